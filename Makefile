@@ -1,0 +1,48 @@
+# Two commands are all that a newcomer needs: `make demo` and `make test`. Each makes its own .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet install --constraint constraints.txt
+
+.PHONY: demo test format check types unit docs clean help
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: .venv/.demo ## follow a dozen tasks through their lives on a local emulator; no key, no network
+	@$(BIN)/distribute-async demo
+
+test: check types unit docs ## everything that CI runs: format, lint, types, tests, documentation
+
+format: .venv/.dev ## rewrite the code the way `make check` wants it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+check: .venv/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: .venv/.dev
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+docs: .venv/.dev ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -q -n -W --keep-going docs docs/_build/html
+
+unit: .venv/.dev
+	$(BIN)/pytest --cov --cov-report=term
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distribute-async needs Python 3.11 or newer; name one with PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(PIP) 'pip>=25.1'
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[cli]'
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(PIP) --editable '.[cli,speed]' --group dev
+	@touch $@
+
+clean: ## remove what the other targets made
+	rm -rf .venv docs/_build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,62 @@
+"""The asyncio client for Distribute.AI's queued inference. This module holds the public names, nothing else."""
+
+from distribute_async._client import DistributeClient
+from distribute_async._config import Limits, Retry
+from distribute_async._errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigurationError,
+    DistributeError,
+    InternalServerError,
+    InvalidTaskIdError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    TaskFailedError,
+    WaitTimeoutError,
+)
+from distribute_async._models import ChatResult, Choice, FunctionCall, Message, ToolCall, Transition, Usage
+from distribute_async._pacing import Pacing
+from distribute_async._shared import fetch, wait_for_result, watch
+from distribute_async._status import TaskStatus
+from distribute_async._watch import Watch
+
+__all__ = [
+    "APIConnectionError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ChatResult",
+    "Choice",
+    "ClientClosedError",
+    "ConfigurationError",
+    "DistributeClient",
+    "DistributeError",
+    "FunctionCall",
+    "InternalServerError",
+    "InvalidTaskIdError",
+    "Limits",
+    "Message",
+    "NotFoundError",
+    "Pacing",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Retry",
+    "TaskFailedError",
+    "TaskStatus",
+    "ToolCall",
+    "Transition",
+    "Usage",
+    "WaitTimeoutError",
+    "Watch",
+    "fetch",
+    "wait_for_result",
+    "watch",
+]

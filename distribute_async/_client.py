@@ -1,0 +1,200 @@
+"""`DistributeClient`: puts the parts together. The only module that knows them all; used by users and `_shared`."""
+
+from __future__ import annotations
+
+import ssl
+import uuid
+from collections.abc import Mapping
+from enum import Enum
+from types import TracebackType
+from typing import ClassVar, Final, Generic, Self
+
+import aiohttp
+
+from distribute_async._config import (
+    DEFAULT_TIMEOUT,
+    Limits,
+    Retry,
+    checked_ssl_context,
+    request_headers,
+    service_url,
+    wait_timeout,
+)
+from distribute_async._endpoints import CHAT, Endpoint
+from distribute_async._errors import ConfigurationError, InvalidTaskIdError
+from distribute_async._gate import Gate
+from distribute_async._models import ChatResult, R, task_id_text
+from distribute_async._pacing import Pacing, retry_steps
+from distribute_async._poller import Poller, Track, closed
+from distribute_async._session import Session
+from distribute_async._walk import Pace
+from distribute_async._watch import Watch
+
+
+class Default(Enum):
+    """The type of `DEFAULT`, which stands for "as the client was told": None already means something else."""
+
+    DEFAULT = "the client's"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+DEFAULT: Final = Default.DEFAULT
+
+
+def checked_id(task_id: str | uuid.UUID) -> str:
+    """The text to send for a task id; raises `InvalidTaskIdError` for what the specification's pattern refuses."""
+    text = task_id_text(task_id)
+    if text is None:
+        raise InvalidTaskIdError("a task id is a version 4 UUID, such as the one that creating a task gave")
+    return text
+
+
+class Tasks(Generic[R]):
+    """One kind of task of a client, such as `client.chat`."""
+
+    def __init__(self, client: DistributeClient, endpoint: Endpoint[R]) -> None:
+        self._client = client
+        self._endpoint = endpoint
+
+    def __repr__(self) -> str:
+        return f"<{self._endpoint.name} tasks of {self._client!r}>"
+
+    def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[R]:
+        """Follow a task: see `Watch`. Nothing is sent before the first `await` or iteration.
+
+        `timeout`: seconds for the whole wait, None for none; the client's by default. Raises `InvalidTaskIdError`
+        for an id that the specification refuses, `ConfigurationError` for a timeout that is no number.
+        """
+        return Watch(self, checked_id(task_id), self._client.seconds(timeout))
+
+    async def wait_for_result(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
+        """Wait until a task is COMPLETED and return its result.
+
+        `timeout`: seconds for the whole wait, None for none; the client's by default. Raises what `await watch` raises
+        (see `Watch`), `TaskFailedError` where the task ended in ERROR.
+        """
+        return await self.watch(task_id, timeout=timeout)
+
+    async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
+        """One poll: how the task stands now, whatever its status; the answer is never older than the call.
+
+        Transient faults are tried again, `Retry.attempts` times in all; then the last one is raised. A 404 raises
+        `NotFoundError` at once. `timeout` (seconds, None for none; the client's by default) covers all attempts
+        and raises `WaitTimeoutError`.
+        """
+        once = Watch(self, checked_id(task_id), self._client.seconds(timeout), single=True)
+        return await once.final_answer()
+
+    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[R]]:
+        """For `Watch`: where to wait. Raises `ClientClosedError`."""
+        poller = self._client.poller()
+        return poller, poller.track(self._endpoint, task_id, single=single)
+
+
+class DistributeClient:
+    """A client of Distribute.AI's queued inference. Belongs to one event loop; one for a whole service is right.
+
+    Use it with `async with`, or `await client.close()` in the end: that ends running waits with `ClientClosedError`.
+
+    - `api_key`: else from the environment's DISTRIBUTE_API_KEY. `auth_scheme`: a word before it, such as "Bearer",
+      for gateways that want one; the service takes the bare key.
+    - `base_url`: else from DISTRIBUTE_BASE_URL, else the specification's server. May have a path (a gateway's
+      prefix). Plain http is refused for anything but this machine unless `allow_insecure`.
+    - `timeout`: seconds for one whole wait where the call gives none; 600 by default, None for none.
+    - `session`: your `aiohttp.ClientSession`, used and never closed or changed; its proxy and TLS are your affair.
+    - `pacing`, `retry`, `limits`: see `Pacing`, `Retry`, `Limits`.
+    - `headers`: sent with each request besides ours.
+    - `proxy`: the URL of an HTTP proxy; the environment's is not used. `ssl_context`: to trust a private authority.
+
+    Raises `ConfigurationError` for what can't work; nothing is sent or opened before the first call.
+    """
+
+    # True only for the client of the module-level functions: its connections last as long as somebody waits.
+    _closes_when_idle: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        session: aiohttp.ClientSession | None = None,
+        pacing: Pacing | None = None,
+        retry: Retry | None = None,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        auth_scheme: str | None = None,
+        allow_insecure: bool = False,
+    ) -> None:
+        if session is not None and (proxy is not None or ssl_context is not None):
+            raise ConfigurationError(
+                "proxy= and ssl_context= belong to a session: set them up in the one given as session="
+            )
+        self._timeout = wait_timeout(timeout)
+        self._limits = limits or Limits()
+        self._url = service_url(base_url, allow_insecure=allow_insecure)
+        self._session = Session(
+            self._url,
+            request_headers(api_key, auth_scheme=auth_scheme, headers=headers),
+            self._limits,
+            given=session,
+            proxy=proxy,
+            ssl_context=checked_ssl_context(ssl_context),
+        )
+        retry = retry or Retry()
+        self._pace = Pace(pacing or Pacing(), retry, retry_steps(retry))
+        self._poller: Poller | None = None
+        self._is_closed = False
+        self.chat: Tasks[ChatResult] = Tasks(self, CHAT)
+
+    def __repr__(self) -> str:
+        return f"<DistributeClient for {self._url.host}{' (closed)' if self._is_closed else ''}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all running waits with `ClientClosedError` and close the connections. Harmless the second time."""
+        self._is_closed = True
+        if self._poller is not None:
+            await self._poller.close()
+
+    def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[ChatResult]:
+        """Short for `client.chat.watch`: see `Tasks.watch`."""
+        return self.chat.watch(task_id, timeout=timeout)
+
+    async def wait_for_result(
+        self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT
+    ) -> ChatResult:
+        """Short for `client.chat.wait_for_result`: see `Tasks.wait_for_result`."""
+        return await self.chat.watch(task_id, timeout=timeout)
+
+    async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> ChatResult:
+        """Short for `client.chat.fetch`: see `Tasks.fetch`."""
+        return await self.chat.fetch(task_id, timeout=timeout)
+
+    def seconds(self, timeout: float | Default | None) -> float:
+        """A call's timeout, or this client's; infinite for none."""
+        return self._timeout if timeout is DEFAULT else wait_timeout(timeout)
+
+    def poller(self) -> Poller:
+        """For this library's own use: what polls for this client, made at its first use on the running loop."""
+        if self._is_closed:
+            raise closed()
+        if self._poller is None:
+            self._poller = Poller(
+                self._session,
+                Gate(self._limits, self._pace.pacing.jitter),
+                self._pace,
+                closes_when_idle=self._closes_when_idle,
+            )
+        return self._poller

@@ -1,0 +1,262 @@
+"""(status code, headers, body) → a model or an error, as a value. Pure; the only module that knows cattrs and JSON.
+
+Strict where a wrong guess would be silent (types are never coerced), open where the service may grow (unknown
+fields, statuses, roles). Whatever the bytes are, nothing comes out but a model or an error of ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from types import GenericAlias
+from typing import Any, TypeVar, get_args, get_origin
+
+import attrs
+from cattrs import Converter, transform_error
+from cattrs.gen import make_dict_structure_fn, override
+
+from distribute_async._errors import (
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    DistributeError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+from distribute_async._models import R, Wire
+from distribute_async._status import TaskStatus
+
+#: Nesting that is still decoded. The specification needs 7; deeper values would break a caller's recursion.
+MAX_DEPTH = 64
+#: Entries of one list of the specification (choices, tool calls). It allows 2 choices; each costs 20 µs of the loop.
+MAX_ITEMS = 1_000
+#: Of the service's own words in an error.
+MAX_MESSAGE = 300
+
+_STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: PermissionDeniedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    410: NotFoundError,
+    422: BadRequestError,
+    429: RateLimitError,
+}
+
+W = TypeVar("W", bound=Wire)
+
+
+def decode(status_code: int, headers: Mapping[str, str], body: bytes, result_type: type[R]) -> R | DistributeError:
+    """What an answer means: a `result_type` for a sound 200, else the error to act on (returned, not raised)."""
+    if status_code != 200:
+        return _status_error(status_code, headers, body)
+    try:
+        value = _parse(body)
+    except _NotFiniteError:
+        return APIResponseValidationError("the answer holds a number that is not finite")
+    except RecursionError:
+        return APIResponseValidationError("the answer is nested too deeply")
+    except ValueError:
+        return APIResponseValidationError("the answer is empty or no JSON", "not_json")
+    if not isinstance(value, dict):
+        return APIResponseValidationError("the answer is no JSON object")
+    if _deeper_than(value, MAX_DEPTH):
+        return APIResponseValidationError("the answer is nested too deeply")
+    try:
+        return _converter().structure(value, result_type)
+    except Exception as error:  # cattrs raises groups of anything its hooks raise
+        complaints = transform_error(error, path="", format_exception=lambda error, _type: _complaint(error))
+    return APIResponseValidationError(f"the answer is not what the API promises: {'; '.join(complaints[:3])}")
+
+
+def status_error_type(status_code: int) -> type[APIStatusError] | None:
+    """The error for a status code; None for codes that are no error's (1xx, 2xx, and what HTTP doesn't define)."""
+    if not 300 <= status_code < 600:
+        return None
+    if status_code >= 500:
+        return InternalServerError
+    return _STATUS_ERRORS.get(status_code, APIStatusError)
+
+
+def _status_error(status_code: int, headers: Mapping[str, str], body: bytes) -> DistributeError:
+    error = status_error_type(status_code)
+    if error is None:
+        return APIResponseValidationError(f"the API has no answer with status code {status_code}", "code")
+    return error(
+        status_code,
+        _message(body),
+        _one_line(headers.get("x-request-id", "")),
+        retry_after(headers),
+    )
+
+
+def _message(body: bytes) -> str | None:
+    try:
+        value = _parse(body)
+    except (ValueError, RecursionError):
+        return None
+    message = value.get("message") if isinstance(value, dict) else None
+    return _one_line(message) if isinstance(message, str) else None
+
+
+def _one_line(text: str) -> str | None:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * MAX_MESSAGE]).split())
+    return line[:MAX_MESSAGE] or None
+
+
+_DELAY_SECONDS = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a `Retry-After` header (RFC 9110 §10.2.3); None where there is none that makes sense.
+
+    A date is read against the answer's own `Date`, so that a wrong clock here does no harm; this machine's clock
+    serves where there is none. A date gone by is 0.
+    """
+    text = headers.get("retry-after", "").strip()
+    if _DELAY_SECONDS.fullmatch(text):
+        return float(text)
+    until = _http_date(text)
+    if until is None:
+        return None
+    now = _http_date(headers.get("date", ""))
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+
+class _NotFiniteError(ValueError):
+    """NaN, Infinity, or a number too large for a double."""
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _NotFiniteError
+    return number
+
+
+def _parse(body: bytes) -> Any:
+    orjson_loads = _orjson_loads()
+    if orjson_loads is not None:
+        try:
+            return orjson_loads(body)
+        except ValueError:
+            pass  # it refuses what the standard library takes (a lone surrogate in a paid answer); ask that one
+    return json.loads(body.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+
+
+@functools.cache
+def _orjson_loads() -> Callable[[bytes], Any] | None:
+    # Looked up at the first answer: the extra `speed` costs nothing at import, and is optional.
+    try:
+        import orjson  # noqa: PLC0415
+    except ImportError:
+        return None
+    return orjson.loads
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    level = [value]
+    while level:
+        if levels == 0:
+            return True
+        levels -= 1
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    return False
+
+
+class _UnfitError(ValueError):
+    """A value that is not what the specification says; its text never holds the value."""
+
+
+def _complaint(error: BaseException) -> str:
+    if isinstance(error, _UnfitError):
+        return str(error)
+    return "a required field is missing" if isinstance(error, KeyError) else "not what the specification says"
+
+
+def _text(value: Any, _: Any) -> str:
+    if type(value) is not str:
+        raise _UnfitError("no string")
+    return value
+
+
+def _number(value: Any, _: Any) -> float:
+    if type(value) not in {int, float}:
+        raise _UnfitError("no number")
+    try:
+        float(value)
+    except OverflowError:
+        raise _UnfitError("a number too large for a double") from None
+    return value  # type: ignore[no-any-return]  # an int stays the int that was sent
+
+
+def _status(value: Any, _: Any) -> TaskStatus:
+    return TaskStatus(_text(value, _))
+
+
+@functools.cache
+def _converter() -> Converter:
+    converter = Converter()
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(TaskStatus, _status)
+
+    def is_tuple(kind: Any) -> bool:
+        return get_origin(kind) is tuple
+
+    @converter.register_structure_hook_factory(is_tuple)
+    def several(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
+        items: Any = GenericAlias(list, get_args(kind)[0])
+
+        def hook(value: Any, _: Any) -> tuple[Any, ...]:
+            if type(value) is not list:
+                raise _UnfitError("no list")
+            if len(value) > MAX_ITEMS:
+                raise _UnfitError(f"more than {MAX_ITEMS} entries")
+            return tuple(converter.structure(value, items))
+
+        return hook
+
+    @converter.register_structure_hook_factory(lambda kind: isinstance(kind, type) and issubclass(kind, Wire))
+    def wire(kind: type[W]) -> Callable[[Any, Any], W]:
+        optional = {
+            field.name: field.default is not attrs.NOTHING for field in attrs.fields(kind) if field.name != "extra"
+        }
+        structure = make_dict_structure_fn(kind, converter, extra=override(struct_hook=lambda value, _: value))
+
+        def hook(value: Any, _: Any) -> W:
+            if type(value) is not dict:
+                raise _UnfitError("no object")
+            # Null where a field is optional is the field left out.
+            known = {
+                name: value[name]
+                for name, is_optional in optional.items()
+                if name in value and not (is_optional and value[name] is None)
+            }
+            known["extra"] = {name: item for name, item in value.items() if name not in optional}
+            return structure(known, kind)
+
+        return hook
+
+    return converter

@@ -1,0 +1,207 @@
+"""What a client can be told: `Retry`, `Limits`, its key and address. Uses `_errors`; pure but for the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import Attribute, frozen
+from attrs import field as _field
+from yarl import URL
+
+from distribute_async._errors import ConfigurationError
+
+#: The server that the specification names.
+DEFAULT_BASE_URL = "https://api.distribute.ai"
+#: Seconds for one whole wait where nobody says otherwise.
+DEFAULT_TIMEOUT = 600.0
+API_KEY_VARIABLE = "DISTRIBUTE_API_KEY"
+BASE_URL_VARIABLE = "DISTRIBUTE_BASE_URL"
+
+
+def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], value: object, want: str) -> None:
+    if not fits:
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} must be {want}, not {value!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def seconds(default: float) -> Any:
+    """A field of seconds (or a factor): a finite number of 0 or more."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_number(value) and value >= 0, instance, attribute, value, "a number of 0 or more")
+
+    return _field(default=default, validator=check)
+
+
+def growth(default: float) -> Any:
+    """A field for the growth of a backoff: a finite number of 1 or more."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_number(value) and value >= 1, instance, attribute, value, "a number of 1 or more")
+
+    return _field(default=default, validator=check)
+
+
+def positive(default: float) -> Any:
+    """A field for a finite number above 0."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_number(value) and value > 0, instance, attribute, value, "a number above 0")
+
+    return _field(default=default, validator=check)
+
+
+def count(default: int) -> Any:
+    """A field for a whole number of 1 or more."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        _refuse_unless(fits, instance, attribute, value, "a whole number of 1 or more")
+
+    return _field(default=default, validator=check)
+
+
+def _rate() -> Any:
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        fits = value is None or (is_number(value) and value > 0)
+        _refuse_unless(fits, instance, attribute, value, "a number above 0, or None for no bound")
+
+    return _field(default=None, validator=check)
+
+
+@frozen(kw_only=True)
+class Retry:
+    """How transient faults are outlived. All times are seconds; waits between attempts get half jitter (see `Pacing`).
+
+    `initial`, `factor`, `max`: exponential backoff after a fault. `attempts`: how often `fetch` tries. A wait goes
+    on until `max_outage` has passed since its first fault after its last good answer, and then raises the last
+    fault. `not_found_grace`: how long a 404 must be the only answer before it is believed (a task just created may
+    not be visible yet). `max_retry_after`: the longest `Retry-After` that is obeyed.
+    """
+
+    attempts: int = count(3)
+    initial: float = positive(0.5)
+    factor: float = growth(2.0)
+    max: float = positive(30.0)
+    max_outage: float = seconds(300.0)
+    not_found_grace: float = seconds(3.0)
+    max_retry_after: float = seconds(300.0)
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What one client may use at most.
+
+    `max_in_flight`: HTTP exchanges at once. `max_polls_per_second`: over all of the client's requests; None for no
+    bound. `max_body_bytes`: an answer's size after decompression; 1 MiB, because decoding holds up the loop (10 MB
+    of tiny choices took 1 s; a usual answer has under 10 KB). `connect_timeout`: seconds to get a connection.
+    `exchange_timeout`: seconds from having a connection to the answer's last byte.
+    """
+
+    max_in_flight: int = count(100)
+    max_polls_per_second: float | None = _rate()
+    max_body_bytes: int = count(1 << 20)
+    connect_timeout: float = positive(5.0)
+    exchange_timeout: float = positive(30.0)
+
+
+def wait_timeout(value: float | None) -> float:
+    """A wait's `timeout=` in seconds, with infinity for None; refuses what is no number of 0 or more."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {value!r}")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
+    """The service's address: the argument, else DISTRIBUTE_BASE_URL, else the specification's server.
+
+    Raises `ConfigurationError` for what is no plain http(s) address, and for http to anything but this machine
+    unless `allow_insecure`: the key would travel readable.
+    """
+    text = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE, DEFAULT_BASE_URL)
+    # The text itself is not repeated in these errors: it may hold a password.
+    try:
+        url = URL(text)
+        host, _ = url.host, url.port
+    except (TypeError, ValueError):
+        raise ConfigurationError("base_url is not a URL") from None
+    if url.scheme not in {"http", "https"} or not host:
+        raise ConfigurationError("base_url must start with https:// and name a host")
+    if url.user is not None or url.password is not None:
+        raise ConfigurationError("base_url must not hold a user or password: the key goes in api_key=")
+    if url.query_string or url.fragment:
+        raise ConfigurationError("base_url must not have a query or fragment")
+    if url.scheme == "http" and not (allow_insecure or _is_loopback(host)):
+        raise ConfigurationError(
+            "base_url is plain http, so the key would travel readable: use https, or say allow_insecure=True"
+        )
+    return url
+
+
+class SecretHeaders(dict[str, str]):
+    """Headers to send, the key among them: a dict whose repr, and so every traceback's locals, shows names only."""
+
+    def __repr__(self) -> str:
+        return f"<headers {', '.join(self)}>"
+
+
+def request_headers(
+    api_key: str | None, *, auth_scheme: str | None, headers: Mapping[str, str] | None
+) -> SecretHeaders:
+    """The headers of each request; the key is the argument, else DISTRIBUTE_API_KEY.
+
+    Raises `ConfigurationError` where there is no key, where it or a header can't be sent, and where a header
+    given by the caller would replace the key or the content type.
+    """
+    key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
+    if key is None:
+        raise ConfigurationError(f"no API key: set {API_KEY_VARIABLE} or pass api_key=")
+    if not isinstance(key, str) or not key or not _is_sendable(key) or key != key.strip():
+        raise ConfigurationError(
+            "the API key can't be sent in a header: it must be visible ASCII, without a line break or blanks around it"
+        )
+    if auth_scheme is not None and not (auth_scheme and _is_sendable(auth_scheme) and " " not in auth_scheme):
+        raise ConfigurationError('auth_scheme must be one visible ASCII word, such as "Bearer"')
+    sent = SecretHeaders(
+        {"authorization": f"{auth_scheme} {key}" if auth_scheme else key, "accept": "application/json"}
+    )
+    for name, value in (headers or {}).items():
+        if not (isinstance(name, str) and isinstance(value, str) and name and _is_sendable(name + value)):
+            raise ConfigurationError("headers must be visible ASCII text, names and values")
+        if name.lower() in {"authorization", "content-type", "content-length", "host", "transfer-encoding"}:
+            raise ConfigurationError(f"headers must not set {name.lower()}: the client does (the key goes in api_key=)")
+        sent[name] = value
+    return sent
+
+
+def _is_sendable(text: str) -> bool:
+    return all(" " <= character <= "~" for character in text)
+
+
+def checked_ssl_context(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """The caller's context; raises `ConfigurationError` where it doesn't verify the service's certificate and name."""
+    if context is not None and not (context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname):
+        raise ConfigurationError(
+            "ssl_context must verify certificates and host names: to trust a private authority, load it into one"
+        )
+    return context

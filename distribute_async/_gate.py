@@ -1,0 +1,116 @@
+"""What all requests of one client share: slots, the rate, the pause, and the outage with its single probe. Pure.
+
+Driven by `_poller`, which asks `opens_at` before each exchange, and says `enter` and `leave` around it. `now` is
+always the event loop's time, in seconds.
+
+One mechanism does pause, outage and return: `allowed`, the number of exchanges that may be under way. A pause and
+an outage set it to 1; each good answer adds 1 until it is `Limits.max_in_flight` again. During an outage the one
+exchange is the probe, and waits for its own backoff; after it the first seconds are rationed besides.
+"""
+
+from __future__ import annotations
+
+import math
+
+from distribute_async._config import Limits
+from distribute_async._faults import Evidence
+from distribute_async._pacing import Jitter, Steps
+
+#: Failed exchanges in a row that close the gate.
+OUTAGE_FAILURES = 5
+#: The probe's waits: 0.5 s, doubling up to 5 s.
+PROBE_STEPS = Steps.exponential(0.5, 2.0, 5.0)
+#: Requests in the first second after an outage; each further second twice as many.
+RESUME_REQUESTS = 10
+#: Seconds for which the return is rationed; after them 10,000 requests have had their turn.
+RESUME_SECONDS = 10.0
+
+
+class Gate:
+    """Whether and when the next exchange of a client may start."""
+
+    def __init__(self, limits: Limits, jitter: Jitter) -> None:
+        self._limits = limits
+        self._jitter = jitter
+        self._allowed = limits.max_in_flight
+        self._running = 0
+        self._paused_until = -math.inf
+        self._next_slot = -math.inf
+        self._failures = 0
+        self._failing: set[str] = set()
+        self._failing_since = 0.0
+        self._probe_at = -math.inf
+        self._probes = 0
+        self._probing = False
+        self._resumed_at = -math.inf
+        self._sent_since_resume = 0
+        #: Loop time of the outage's first failure; None while there is no outage.
+        self.down_since: float | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the newest evidence of the service is good."""
+        return self._failures == 0 and self.down_since is None
+
+    def opens_at(self, now: float) -> float:
+        """The earliest time for the next exchange; infinite where only the end of another one can bring it."""
+        if self._running >= self._allowed:
+            return math.inf
+        at = max(now, self._paused_until, self._next_slot)
+        if self.down_since is not None:
+            return math.inf if self._probing else max(at, self._probe_at)
+        if now < self._resumed_at + RESUME_SECONDS:
+            # Request n leaves when 10 · (2^t - 1) reaches n: 10 in the first second, twice as many in each further
+            # one, and no burst at the turn of a second.
+            at = max(at, self._resumed_at + math.log2(1 + self._sent_since_resume / RESUME_REQUESTS))
+        return at
+
+    def enter(self, now: float) -> bool:
+        """An exchange starts; tells whether it is the probe of an outage (to be handed back to `leave`)."""
+        self._running += 1
+        self._sent_since_resume += 1
+        if self._limits.max_polls_per_second is not None:
+            self._next_slot = max(self._next_slot, now) + 1 / self._limits.max_polls_per_second
+        if self.down_since is None:
+            return False
+        self._probing = True
+        self._probe_at = now + PROBE_STEPS.wait(self._probes, self._jitter)
+        return True
+
+    def leave(self, key: str, evidence: Evidence, now: float, *, was_probe: bool, is_crowd: bool) -> None:
+        """The exchange for task `key` ended. `is_crowd`: two or more tasks are followed now."""
+        self._running -= 1
+        if was_probe:
+            self._probing = False
+        if evidence is Evidence.UP:
+            self._recover(now)
+        elif evidence is Evidence.DOWN and self.down_since is None:
+            self._count_failure(key, now, is_crowd=is_crowd)
+        elif was_probe and evidence is not Evidence.CUT:
+            self._probes += 1
+            self._probe_at = now + PROBE_STEPS.wait(self._probes, self._jitter)
+
+    def pause(self, until: float) -> None:
+        """Hold everything back until this time, and come back gently."""
+        self._paused_until = max(self._paused_until, until)
+        self._allowed = 1
+
+    def _recover(self, now: float) -> None:
+        self._failures = 0
+        self._failing.clear()
+        if self.down_since is not None:
+            self.down_since = None
+            self._resumed_at = now
+            self._sent_since_resume = 0
+        self._allowed = min(self._allowed + 1, self._limits.max_in_flight)
+
+    def _count_failure(self, key: str, now: float, *, is_crowd: bool) -> None:
+        if self._failures == 0:
+            self._failing_since = now
+        self._failures += 1
+        self._failing.add(key)
+        if self._failures >= OUTAGE_FAILURES and (len(self._failing) > 1 or not is_crowd):
+            self.down_since = self._failing_since
+            self._allowed = 1
+            self._probes = 0
+            self._probe_at = now + PROBE_STEPS.wait(0, self._jitter)

@@ -1,0 +1,69 @@
+"""When to ask next: the waits between polls and after faults. Pure; the only module that knows backoff."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import backoff
+from attrs import field, frozen
+
+from distribute_async._config import Retry, growth, positive, seconds
+
+#: Draws a part of a span of seconds at random, evenly; the random part of each wait.
+Jitter = Callable[[float], float]
+
+
+@frozen
+class Steps:
+    """Exponential backoff, computed once: the span of each wait, in seconds, the last one standing for all after it."""
+
+    spans: tuple[float, ...]
+
+    @classmethod
+    def exponential(cls, initial: float, factor: float, cap: float) -> Steps:
+        """`initial` · `factor`ⁿ, at most `cap`."""
+        waits = backoff.expo(base=factor, factor=initial, max_value=cap)
+        next(waits)  # backoff's generators want priming: the first yield is no wait
+        if factor == 1:
+            return cls((min(initial, cap),))
+        return cls((*itertools.takewhile(lambda span: span < cap, waits), cap))
+
+    def wait(self, n: int, jitter: Jitter) -> float:
+        """The n-th wait: half its span, and a random part of the other half.
+
+        Jitter on the whole span nearly doubles the polls (27 against 15 a minute for 0.5 → 5 s) and can wait 0 s;
+        on half of it clients that began together still drift apart.
+        """
+        span = self.spans[min(n, len(self.spans) - 1)]
+        return span / 2 + jitter(span / 2)
+
+
+@frozen(kw_only=True)
+class Pacing:
+    """How often a task is asked for: exponential backoff that starts afresh at each change of status.
+
+    The n-th interval after a change is `initial` · `factor`ⁿ seconds, at most `max`, half of it random, and never
+    below `floor`. `jitter` draws the random part; the default is `backoff.full_jitter` (give a seeded function to
+    make runs repeatable).
+    """
+
+    initial: float = positive(0.5)
+    factor: float = growth(1.3)
+    max: float = positive(10.0)
+    floor: float = seconds(0.1)
+    jitter: Jitter = field(default=backoff.full_jitter, repr=False)
+    _steps: Steps = field(init=False, repr=False, eq=False)
+
+    @_steps.default
+    def _computed(self) -> Steps:
+        return Steps.exponential(self.initial, self.factor, self.max)
+
+    def interval(self, polls_since_change: int) -> float:
+        """Seconds from an answer to the next poll, after this many answers that brought no change."""
+        return max(self.floor, self._steps.wait(polls_since_change, self.jitter))
+
+
+def retry_steps(retry: Retry) -> Steps:
+    """The waits between attempts after transient faults."""
+    return Steps.exponential(retry.initial, retry.factor, retry.max)

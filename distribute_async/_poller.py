@@ -1,0 +1,385 @@
+"""The poller: drives the walks of one client through its gate and session. One walk for all who wait on an id.
+
+Used by `_watch` and `_client`. A `Track` is one id that is followed. Whoever waits on it hangs a `Waiter` on it for
+as long as it is suspended, and nothing else keeps a poll going: with no waiter a track has no timer, no exchange
+and no place in the queue, and it vanishes with the last `Watch` that knows it.
+
+One heap and one timer of the event loop serve all tracks (next polls and deadlines; a timer each is dear), and an
+asyncio task exists only while an HTTP exchange is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import heapq
+import itertools
+import json
+import logging
+import math
+from collections import OrderedDict
+from typing import Any, Generic, Protocol
+from weakref import WeakValueDictionary
+
+from distribute_async._codec import decode
+from distribute_async._endpoints import Endpoint
+from distribute_async._errors import (
+    APIConnectionError,
+    APIStatusError,
+    ClientClosedError,
+    ConfigurationError,
+    DistributeError,
+)
+from distribute_async._faults import Action, Evidence, rule_for
+from distribute_async._gate import Gate
+from distribute_async._models import R, Transition
+from distribute_async._session import Answer, Session
+from distribute_async._walk import Pace, Walk
+
+_log = logging.getLogger("distribute_async")
+
+#: Transitions that a track keeps for slow readers and for `Watch.history`.
+HISTORY = 1_000
+#: The last poll before a deadline starts twice the usual exchange's time ahead of it, and at least this much.
+LEAST_LEAD = 0.05
+
+
+class Waiter(Protocol):
+    """Somebody who is suspended on a track."""
+
+    #: Loop time at which to wake it whatever happened.
+    deadline: float
+    #: Whether each transition wakes it; otherwise only the end does.
+    wants_all: bool
+
+    def wake(self) -> None:
+        """Look at the track and the clock again. Must not raise."""
+
+    def refuse(self, error: DistributeError) -> None:
+        """This wait alone ends in this error, the track goes on."""
+
+
+class Track(Generic[R]):
+    """One id that is followed: its walk, who waits, and what was seen."""
+
+    __slots__ = (
+        "__weakref__", "deadline", "digest", "endpoint", "entry", "exchange", "forgotten", "has_led", "history",
+        "polled_at", "request", "waiters", "walk",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint[R], walk: Walk[R]) -> None:
+        self.endpoint = endpoint
+        self.walk = walk
+        self.request = json.dumps({"id": walk.task_id}).encode()
+        self.waiters: dict[Waiter, None] = {}
+        #: No waiter's deadline is earlier than this.
+        self.deadline = math.inf
+        self.exchange: asyncio.Task[R | DistributeError] | None = None
+        self.polled_at = -math.inf
+        #: Whether a poll was made ahead of schedule, for somebody's deadline, since the last regular one.
+        self.has_led = False
+        #: Of the last good answer's body: an equal one is not decoded again. (64 bits, keyed by the interpreter.)
+        self.digest: int | None = None
+        self.history: list[Transition[R]] = []
+        #: Transitions that are no longer in `history`.
+        self.forgotten = 0
+        #: This track's place in the poller's heap.
+        self.entry: _Entry | None = None
+
+    @property
+    def seen(self) -> int:
+        """Transitions seen so far."""
+        return self.forgotten + len(self.history)
+
+    def add(self, transition: Transition[R]) -> None:
+        """Keep a transition; drop the oldest ones, a hundred at a time, once there are too many."""
+        self.history.append(transition)
+        if len(self.history) >= HISTORY + 100:
+            del self.history[:100]
+            self.forgotten += 100
+
+
+class _Entry(list[Any]):
+    """[when, order, track]; the track is None once the entry no longer counts. (A list: compared at C speed.)"""
+
+    __slots__ = ()
+
+
+class Poller:
+    """All that one client follows, on one event loop."""
+
+    def __init__(self, session: Session, gate: Gate, pace: Pace, *, closes_when_idle: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._session = session
+        self._gate = gate
+        self._pace = pace
+        self._closes_when_idle = closes_when_idle
+        self._is_closed = False
+        #: All ids that somebody knows; the active ones have waiters, the ready ones wait for the gate.
+        self._known: WeakValueDictionary[tuple[str, str], Track[Any]] = WeakValueDictionary()
+        self._active: set[Track[Any]] = set()
+        self._ready: OrderedDict[Track[Any], None] = OrderedDict()
+        self._heap: list[_Entry] = []
+        self._dead_entries = 0
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._usual_exchange = 0.0
+        #: What an outage's waits end in, if it lasts too long.
+        self._last_fault: DistributeError = APIConnectionError("the service is down")
+        # An exchange serves many waiters: it must not carry the context variables of the one who came first.
+        self._context = contextvars.Context()
+
+    def time(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    def track(self, endpoint: Endpoint[R], task_id: str, *, single: bool = False) -> Track[R]:
+        """The track for an id: the one that others follow already, else a new one; for a fetch always a new one."""
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError("a client belongs to the event loop on which it was first used: make another one")
+        key = (endpoint.name, task_id)
+        known = None if single else self._known.get(key)
+        if known is not None and known.walk.error is None:
+            return known
+        track = Track(endpoint, Walk[R](task_id, self._pace, self.time(), single=single))
+        if not single:
+            self._known[key] = track
+        return track
+
+    def join(self, track: Track[Any], waiter: Waiter) -> None:
+        """From now on `waiter` is suspended on `track`."""
+        if self._is_closed:
+            raise closed()
+        if track not in self._active:
+            self._active.add(track)
+            track.deadline = math.inf
+            track.walk.resume(self.time())
+        track.waiters[waiter] = None
+        track.deadline = min(track.deadline, waiter.deadline)
+        self._attend(track, self.time())
+        self._pump()
+
+    async def leave(self, track: Track[Any], waiter: Waiter) -> None:
+        """`waiter` is suspended no longer. The last one to leave cuts the exchange, and sees it ended."""
+        track.waiters.pop(waiter, None)
+        if track.waiters or track not in self._active:
+            return
+        self._active.remove(track)
+        self._ready.pop(track, None)
+        self._unplan(track)
+        try:
+            if track.exchange is not None:
+                track.exchange.cancel()
+                await asyncio.wait([track.exchange])
+        finally:
+            if not self._active:
+                self._disarm()
+                if self._closes_when_idle:
+                    await asyncio.shield(self._session.close())
+
+    async def close(self) -> None:
+        """End all waits with `ClientClosedError`, and close the session where it was made here."""
+        self._is_closed = True
+        exchanges = [track.exchange for track in self._active if track.exchange is not None]
+        for track in list(self._active):
+            self._end(track, closed())
+        for exchange in exchanges:
+            exchange.cancel()
+        if exchanges:
+            await asyncio.wait(exchanges)
+        self._disarm()
+        await self._session.close()
+
+    # What to do about one track now, and when to look at it again.
+
+    def _attend(self, track: Track[Any], now: float) -> None:
+        walk = track.walk
+        if track.deadline <= now:
+            for waiter in [waiter for waiter in track.waiters if waiter.deadline <= now]:
+                del track.waiters[waiter]
+                waiter.wake()
+            track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
+        if walk.is_over or not track.waiters:
+            self._unplan(track)
+            return
+        if track.exchange is None and track not in self._ready and self._next_poll(track) <= now:
+            track.has_led = now < walk.next_poll
+            self._ready[track] = None
+        down_since = self._gate.down_since
+        if track in self._ready and down_since is not None and walk.outage_ends(down_since) <= now:
+            self._end(track, self._last_fault)
+            return
+        self._plan(track)
+
+    def _next_poll(self, track: Track[Any]) -> float:
+        """The regular next poll, or one just ahead of the earliest deadline; of the latter one for each interval."""
+        lead = track.deadline - max(LEAST_LEAD, 2 * self._usual_exchange)
+        if track.has_led or lead <= track.polled_at:
+            return track.walk.next_poll
+        return min(track.walk.next_poll, lead)
+
+    def _plan(self, track: Track[Any]) -> None:
+        when = track.deadline
+        if track in self._ready:
+            if self._gate.down_since is not None:
+                when = min(when, track.walk.outage_ends(self._gate.down_since))
+        elif track.exchange is None:
+            when = min(when, self._next_poll(track))
+        if track.entry is not None and track.entry[0] == when:
+            return
+        self._unplan(track)
+        if when < math.inf:
+            track.entry = _Entry((when, next(self._order), track))
+            heapq.heappush(self._heap, track.entry)
+
+    def _unplan(self, track: Track[Any]) -> None:
+        if track.entry is not None:
+            track.entry[2] = None
+            track.entry = None
+            self._dead_entries += 1
+
+    def _end(self, track: Track[Any], error: DistributeError) -> None:
+        track.walk.end(error)
+        self._ready.pop(track, None)
+        self._unplan(track)
+        self._tell(track)
+
+    def _tell(self, track: Track[Any]) -> None:
+        for waiter in list(track.waiters):
+            if waiter.wants_all or track.walk.is_over:
+                waiter.wake()
+
+    # The timer, and the exchanges that are due.
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self.time()
+        while self._heap and self._heap[0][0] <= now:
+            track = heapq.heappop(self._heap)[2]
+            if track is None:
+                self._dead_entries -= 1
+            else:
+                track.entry = None
+                self._attend(track, now)
+        self._pump()
+
+    def _pump(self) -> None:
+        now = self.time()
+        gate_opens = math.inf
+        while self._ready:
+            gate_opens = self._gate.opens_at(now)
+            if gate_opens > now:
+                break
+            track, _ = self._ready.popitem(last=False)
+            self._start(track, now)
+            gate_opens = math.inf
+        self._arm(gate_opens)
+
+    def _arm(self, gate_opens: float) -> None:
+        if self._dead_entries > 64 + len(self._heap) // 2:
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapq.heapify(self._heap)
+            self._dead_entries = 0
+        while self._heap and self._heap[0][2] is None:
+            heapq.heappop(self._heap)
+            self._dead_entries -= 1
+        when = min(gate_opens, self._heap[0][0] if self._heap else math.inf)
+        # A timer that comes too early only looks and sets the next one: cheaper than to replace it each time.
+        if when < math.inf and (self._timer is None or when < self._timer.when()):
+            self._disarm()
+            self._timer = self._loop.call_at(when, self._look)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _start(self, track: Track[Any], now: float) -> None:
+        was_probe = self._gate.enter(now)
+        track.polled_at = now
+        track.exchange = self._loop.create_task(self._poll(track), context=self._context)
+        # All that follows an exchange hangs on its end: a task cancelled before its first step runs no `finally`.
+        track.exchange.add_done_callback(functools.partial(self._finish, track, was_probe))
+        self._plan(track)
+
+    async def _poll(self, track: Track[R]) -> R | DistributeError:
+        """One poll: an exchange, and what its answer means."""
+        heard = await self._session.post(track.endpoint.result_path, track.request)
+        if not isinstance(heard, Answer) and rule_for(heard).action is Action.RETRY_NOW and self._gate.is_healthy:
+            heard = await self._session.post(track.endpoint.result_path, track.request)
+        if not isinstance(heard, Answer):
+            return heard
+        digest = hash(heard.body) if heard.status_code == 200 else None
+        if digest is not None and digest == track.digest and track.walk.result is not None:
+            return track.walk.result
+        result = decode(heard.status_code, heard.headers, heard.body, track.endpoint.result_type)
+        if not isinstance(result, DistributeError):
+            track.digest = digest
+        return result
+
+    def _finish(self, track: Track[R], was_probe: bool, exchange: asyncio.Task[R | DistributeError]) -> None:
+        track.exchange = None
+        now = self.time()
+        heard = _outcome(exchange)
+        rule = rule_for(heard) if isinstance(heard, DistributeError) else None
+        evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
+        was_down = self._gate.down_since is not None
+        self._gate.leave(track.walk.task_id, evidence, now, was_probe=was_probe, is_crowd=len(self._active) > 1)
+        if evidence is Evidence.UP:
+            took = now - track.polled_at
+            self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
+        if heard is not None and track in self._active and not track.walk.is_over:
+            if isinstance(heard, DistributeError):
+                self._fail(track, heard, now)
+            else:
+                self._answer(track, heard, now)
+        if track in self._active:
+            self._attend(track, now)
+        if self._gate.down_since is not None and not was_down:
+            for queued in list(self._ready):
+                self._attend(queued, now)
+        self._pump()
+
+    def _answer(self, track: Track[R], result: R, now: float) -> None:
+        transition = track.walk.answered(result, now)
+        if transition is not None:
+            track.add(transition)
+        if transition is not None or track.walk.is_over:
+            self._tell(track)
+
+    def _fail(self, track: Track[Any], error: DistributeError, now: float) -> None:
+        rule = rule_for(error)
+        if rule.evidence is Evidence.DOWN:
+            self._last_fault = error
+        track.walk.failed(error, rule, now, self._gate.down_since)
+        if rule.action is Action.HOLD and isinstance(error, APIStatusError) and error.retry_after is not None:
+            self._hold(track, error, error.retry_after, now)
+        if track.walk.is_over:
+            self._tell(track)
+        elif self._gate.down_since is not None:
+            track.walk.next_poll = now  # queue for the probe: in an outage the gate does the backing off
+
+    def _hold(self, track: Track[Any], error: APIStatusError, retry_after: float, now: float) -> None:
+        _log.info("the service asks for a pause of %.1f s", retry_after)
+        self._gate.pause(now + min(retry_after, self._pace.retry.max_retry_after))
+        for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + retry_after]:
+            del track.waiters[waiter]
+            waiter.refuse(error)
+
+
+def _outcome(exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError | None:
+    """What an exchange came to; None where it was cut."""
+    if exchange.cancelled():
+        return None
+    bug = exchange.exception()
+    if bug is None:
+        return exchange.result()
+    # Nobody may hang for a mistake in this library: it counts as a fault, and is logged with where it happened.
+    _log.error("an exchange broke in an unexpected way", exc_info=bug)
+    return APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
+
+
+def closed() -> ClientClosedError:
+    """What ends the waits of a client that is closed."""
+    return ClientClosedError("the client is closed; the task itself is untouched")

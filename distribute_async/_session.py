@@ -1,0 +1,221 @@
+"""The aiohttp session wrapper: one HTTP exchange, its faults as values. The only module that knows the aiohttp client.
+
+Used by `_poller`. It knows nothing of tasks: a path and a request body go in, an `Answer` or an error comes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesPayload
+from attrs import frozen
+from yarl import URL
+
+from distribute_async._config import Limits, SecretHeaders
+from distribute_async._errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    ClientClosedError,
+    ConfigurationError,
+    DistributeError,
+)
+
+#: Of the body, read at a time; aiohttp unpacks compressed bodies in pieces of at most this size too.
+_PIECE = 1 << 16
+
+
+@frozen
+class Answer:
+    """A whole answer, as it came; the codec says what it means."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Body(BytesPayload):
+    """A request body that says when it is written, which is when the exchange has its connection.
+
+    aiohttp tells that by trace hooks too, but those belong to a session, and a caller's session stays unchanged.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content, content_type="application/json")
+        self.protocol: object = None
+        self.clock: asyncio.Timeout | None = None
+        self.allowance = 0.0
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.protocol = getattr(writer, "protocol", None)
+        if self.clock is not None and not self.clock.expired():
+            self.clock.reschedule(asyncio.get_running_loop().time() + self.allowance)
+        await super().write_with_length(writer, content_length)
+
+
+class Session:
+    """Exchanges with the service, over a session of its own (made on first use) or over the caller's."""
+
+    def __init__(
+        self,
+        url: URL,
+        headers: SecretHeaders,
+        limits: Limits,
+        *,
+        given: aiohttp.ClientSession | None,
+        proxy: str | None,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self._url = url
+        self._targets: dict[str, URL] = {}
+        self._headers = headers
+        self._limits = limits
+        self._given = given
+        self._own: aiohttp.ClientSession | None = None
+        self._proxy = proxy
+        self._ssl = ssl_context
+        self._secrets = tuple(
+            secret.encode()
+            for secret in (headers["authorization"], headers["authorization"].rpartition(" ")[2])
+            if secret
+        )
+        # Connections that have served an exchange: only those can have gone stale.
+        self._used: WeakSet[object] = WeakSet()
+
+    def __repr__(self) -> str:
+        return f"<Session for {self._url.host}>"
+
+    def _target(self, path: str) -> URL:
+        if path not in self._targets:
+            self._targets[path] = self._url.joinpath(*path.split("/"))
+        return self._targets[path]
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._given is not None:
+            return self._given
+        if self._own is None:
+            # The gate bounds what is under way, so the pool needs no bound of its own (waiting for it would count as
+            # the exchange's time). No cookies, no proxies or passwords from the environment.
+            self._own = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl or True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=self._proxy,
+                trust_env=False,
+            )
+        return self._own
+
+    async def close(self) -> None:
+        """Close the session that was made here, if any; the next exchange would make another."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()
+
+    async def post(self, path: str, content: bytes) -> Answer | DistributeError:
+        """One exchange. Whatever goes wrong is returned; only cancellation is raised."""
+        session = self._session()
+        if session.closed:
+            return ClientClosedError("the aiohttp session given as session= is closed")
+        body = _Body(content)
+        try:
+            async with asyncio.timeout(None if self._given else self._limits.connect_timeout) as clock:
+                body.clock, body.allowance = clock, self._limits.exchange_timeout
+                return await self._exchange(session, path, body)
+        except TimeoutError:
+            what = "no connection" if body.protocol is None else "no whole answer"
+            fault: DistributeError = APITimeoutError(f"{what} in time")
+        except Exception as error:  # nothing of aiohttp's may reach the caller
+            fault = connection_fault(error, was_used=body.protocol in self._used)
+        finally:
+            if body.protocol is not None:
+                self._used.add(body.protocol)
+            body.clock = None
+        return fault
+
+    async def _exchange(self, session: aiohttp.ClientSession, path: str, body: _Body) -> Answer | DistributeError:
+        async with session.post(
+            self._target(path),
+            data=body,
+            headers=self._headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            # `total` would count waiting for a place in the caller's pool; the clock above does it right.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_timeout),
+        ) as response:
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in response.content.iter_chunked(_PIECE):
+                size += len(piece)
+                if size > self._limits.max_body_bytes:
+                    response.close()
+                    return APIResponseValidationError(
+                        f"the answer is larger than {self._limits.max_body_bytes} bytes (Limits.max_body_bytes)",
+                        "too_large",
+                    )
+                pieces.append(piece)
+            answer = Answer(response.status, response.headers, b"".join(pieces))
+        return answer if answer.status_code == 200 else self._without_key(answer)
+
+    def _without_key(self, answer: Answer) -> Answer:
+        """An error's words are shown to people: where a service echoes the key in them, it is cut out."""
+        body = answer.body
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        for secret in self._secrets:
+            body = body.replace(secret, b"[key]")
+            headers = {name: value.replace(secret.decode(), "[key]") for name, value in headers.items()}
+        return Answer(answer.status_code, headers, body)
+
+
+def connection_fault(error: BaseException, *, was_used: bool = False) -> DistributeError:
+    """Ours for whatever aiohttp, the socket or TLS raised; no text of theirs is taken over (it can hold headers).
+
+    `was_used`: the connection had served an exchange before, so a disconnect without a byte means that it was stale.
+    """
+    if isinstance(error, aiohttp.InvalidURL):
+        return ConfigurationError("base_url is no address that can be connected to")
+    if isinstance(error, TimeoutError):
+        return APITimeoutError("no answer in time")
+    if isinstance(
+        error,
+        ssl.SSLCertVerificationError | aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch,
+    ):
+        return APIConnectionError(
+            "the service's certificate doesn't verify (for a private authority, pass ssl_context=)",
+            "certificate",
+        )
+    if was_used and _is_without_answer(error):
+        return APIConnectionError("a kept-alive connection was closed before the answer", "stale")
+    for kind, message, reason in _FAULTS:
+        if isinstance(error, kind):
+            return APIConnectionError(message, reason)
+    return APIConnectionError(f"the exchange broke with {type(error).__name__}", "unexpected")
+
+
+def _is_without_answer(error: BaseException) -> bool:
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        # Where part of an answer came, `message` is that part.
+        return isinstance(error.message, str)
+    return isinstance(error, ConnectionResetError | BrokenPipeError | aiohttp.ClientOSError) and not isinstance(
+        error, aiohttp.ClientConnectorError
+    )
+
+
+# In the order in which they are asked: the first that fits counts.
+_FAULTS: tuple[tuple[type[BaseException], str, str], ...] = (
+    (aiohttp.ClientProxyConnectionError, "the proxy can't be reached", "proxy"),
+    (aiohttp.ClientHttpProxyError, "the proxy refuses to connect", "proxy"),
+    (aiohttp.ClientConnectorDNSError, "the service's host name isn't found", "dns"),
+    (aiohttp.ClientSSLError, "the TLS handshake failed", "tls"),
+    (ssl.SSLError, "the TLS connection broke", "tls"),
+    (aiohttp.ClientConnectorError, "can't connect to the service", "connect"),
+    (aiohttp.ClientConnectionError, "the connection was lost before the answer", "disconnected"),
+    (aiohttp.ClientPayloadError, "the connection was lost within the answer", "body"),
+    (aiohttp.ClientResponseError, "the answer is no HTTP", "protocol"),
+    (aiohttp.ClientError, "the exchange failed", "protocol"),
+    (OSError, "the connection broke", "disconnected"),
+)

@@ -1,0 +1,86 @@
+"""The module-level `wait_for_result`, `watch` and `fetch`: a client of the environment, shared on each event loop.
+
+The calls of one event loop use one client, so that they share polls, pauses and connections. Its connections are
+open only while somebody is suspended in one of these calls, and it is gone with the last `Watch` that knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+import weakref
+
+from distribute_async._client import DEFAULT, Default, DistributeClient, checked_id
+from distribute_async._config import DEFAULT_TIMEOUT, wait_timeout
+from distribute_async._models import ChatResult
+from distribute_async._poller import Poller, Track
+from distribute_async._watch import Watch
+
+
+class _SharedClient(DistributeClient):
+    _closes_when_idle = True
+
+
+# Weak both ways: this remembers nobody's loop and keeps no client alive.
+_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_SharedClient]] = weakref.WeakKeyDictionary()
+
+
+class _SharedTasks:
+    """Where a module-level watch finds its track: the running loop's shared client, held from the first use on."""
+
+    def __init__(self) -> None:
+        self._client: _SharedClient | None = None
+
+    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[ChatResult]]:
+        loop = asyncio.get_running_loop()
+        reference = _clients.get(loop)
+        self._client = None if reference is None else reference()
+        if self._client is None:
+            self._client = _SharedClient()
+            _clients[loop] = weakref.ref(self._client)
+        return self._client.chat.follow(task_id, single=single)
+
+
+def _watch(task_id: str | uuid.UUID, timeout: float | Default | None, *, single: bool = False) -> Watch[ChatResult]:
+    seconds = DEFAULT_TIMEOUT if timeout is DEFAULT else wait_timeout(timeout)
+    return Watch(_SharedTasks(), checked_id(task_id), seconds, single=single)
+
+
+def watch(
+    task_id: str | uuid.UUID,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    client: DistributeClient | None = None,
+) -> Watch[ChatResult]:
+    """Follow a chat task: see `Watch` and `Tasks.watch`.
+
+    Without `client` the settings come from the environment (DISTRIBUTE_API_KEY, DISTRIBUTE_BASE_URL), read at the
+    first `await` or iteration, which raises `ConfigurationError` where they can't work. `timeout`: seconds for the
+    whole wait, None for none; 600 by default, or the client's.
+    """
+    return _watch(task_id, timeout) if client is None else client.watch(task_id, timeout=timeout)
+
+
+async def wait_for_result(
+    task_id: str | uuid.UUID,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    client: DistributeClient | None = None,
+) -> ChatResult:
+    """Wait until a chat task is COMPLETED and return its result; `TaskFailedError` where it ended in ERROR.
+
+    `client` and `timeout` as for `watch`; raises what `await watch` raises (see `Watch`).
+    """
+    return await watch(task_id, timeout=timeout, client=client)
+
+
+async def fetch(
+    task_id: str | uuid.UUID,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    client: DistributeClient | None = None,
+) -> ChatResult:
+    """One poll of a chat task, whatever its status: see `Tasks.fetch`. `client` and `timeout` as for `watch`."""
+    if client is not None:
+        return await client.fetch(task_id, timeout=timeout)
+    return await _watch(task_id, timeout, single=True).final_answer()

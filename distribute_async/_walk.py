@@ -1,0 +1,155 @@
+"""One task's life as seen from here: (answer or fault, now) → transition?, end?, next poll. No clock, no socket.
+
+Driven by `_poller`; `now` is always the event loop's time, in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Generic
+
+from attrs import frozen
+
+from distribute_async._config import Retry
+from distribute_async._errors import APIStatusError, DistributeError
+from distribute_async._faults import Action, Rule
+from distribute_async._models import R, Transition
+from distribute_async._pacing import Pacing, Steps
+from distribute_async._status import TaskStatus
+
+#: Broken answers in a row that end a walk: one may be a proxy's bad moment, three are an API that changed.
+STRIKES = 3
+#: Failed polls of its own, at least, before `Retry.max_outage` ends a walk: one look after a long sleep proves nothing.
+LEAST_FAILURES = 3
+
+
+@frozen(eq=False)
+class Pace:
+    """How the walks of one client space their polls."""
+
+    pacing: Pacing
+    retry: Retry
+    retry_steps: Steps
+
+
+class Walk(Generic[R]):
+    """What is known of one task, and when to ask for it next.
+
+    `status` and `result` are the newest good answer's. Once `is_over`, either `result` is the task's last word or
+    `error` says why following it ended; nothing changes any more. With `single` the walk is that of a fetch: the
+    first good answer ends it, and `Retry.attempts` failed ones do.
+    """
+
+    __slots__ = (
+        "attempts",
+        "error",
+        "failures",
+        "fault",
+        "fault_since",
+        "is_over",
+        "missing_since",
+        "next_poll",
+        "pace",
+        "polls_since_change",
+        "result",
+        "single",
+        "started",
+        "status",
+        "strikes",
+        "task_id",
+    )  # fmt: skip
+
+    def __init__(self, task_id: str, pace: Pace, now: float, *, single: bool = False) -> None:
+        self.task_id = task_id
+        self.pace = pace
+        self.single = single
+        self.started = now
+        self.next_poll = now
+        self.attempts = 0
+        self.status: TaskStatus | None = None
+        self.result: R | None = None
+        self.is_over = False
+        self.error: DistributeError | None = None
+        self.polls_since_change = 0
+        self._recover()
+
+    def _recover(self) -> None:
+        self.fault: DistributeError | None = None
+        self.failures = 0
+        self.fault_since: float | None = None
+        self.missing_since: float | None = None
+        self.strikes = 0
+
+    def resume(self, now: float) -> None:
+        """Somebody waits again after nobody did: what failed back then says nothing about now."""
+        if not self.is_over:
+            self._recover()
+            self.next_poll = max(self.next_poll, now)
+
+    def answered(self, result: R, now: float) -> Transition[R] | None:
+        """A good answer; gives the transition that it shows, if any."""
+        self.attempts += 1
+        self._recover()
+        self.result = result
+        previous, self.status = self.status, result.status
+        is_change = result.status != previous
+        self.polls_since_change = 0 if is_change else self.polls_since_change + 1
+        self.is_over = self.single or result.is_over
+        self.next_poll = now + self.pace.pacing.interval(self.polls_since_change)
+        if not is_change:
+            return None
+        return Transition(
+            task_id=self.task_id,
+            previous=previous,
+            status=result.status,
+            result=result,
+            elapsed=now - self.started,
+            polls=self.attempts,
+        )
+
+    def failed(self, error: DistributeError, rule: Rule, now: float, outage_since: float | None) -> None:
+        """A fault. `outage_since` is when the whole client's outage began, None where there is none."""
+        retry = self.pace.retry
+        self.attempts += 1
+        self.failures += 1
+        self.fault = error
+        self.fault_since = now if self.fault_since is None else self.fault_since
+        self.strikes = self.strikes + 1 if rule.action is Action.STRIKE else 0
+        if rule.action is not Action.GRACE:
+            self.missing_since = None
+        elif self.missing_since is None:
+            self.missing_since = now
+        self.next_poll = now + self.pace.retry_steps.wait(self.failures - 1, self.pace.pacing.jitter)
+        if self._is_hopeless(error, rule, now) or self._is_outage_too_long(now, outage_since):
+            self.end(error)
+            return
+        # A limit is met on time, not at the first poll after it.
+        if self.missing_since is not None:
+            self.next_poll = min(self.next_poll, self.missing_since + retry.not_found_grace)
+        if self.failures >= LEAST_FAILURES - 1 and not self.single:
+            self.next_poll = min(self.next_poll, max(now, self.fault_since + retry.max_outage))
+
+    def _is_hopeless(self, error: DistributeError, rule: Rule, now: float) -> bool:
+        retry = self.pace.retry
+        if rule.action is Action.END or self.strikes >= STRIKES:
+            return True
+        if isinstance(error, APIStatusError) and (error.retry_after or 0.0) > retry.max_retry_after:
+            return rule.action is Action.HOLD
+        if self.single:
+            return rule.action is Action.GRACE or self.failures >= retry.attempts
+        return self.missing_since is not None and now >= self.missing_since + retry.not_found_grace
+
+    def _is_outage_too_long(self, now: float, outage_since: float | None) -> bool:
+        if outage_since is not None:
+            return now >= self.outage_ends(outage_since)
+        if self.fault_since is None or self.failures < LEAST_FAILURES:
+            return False
+        return now >= self.fault_since + self.pace.retry.max_outage
+
+    def outage_ends(self, outage_since: float) -> float:
+        """When an outage of the whole client is too long for this walk, which may have begun within it."""
+        return max(outage_since, self.started) + self.pace.retry.max_outage
+
+    def end(self, error: DistributeError) -> None:
+        """Following the task ends in this error."""
+        self.is_over = True
+        self.error = error
