@@ -1,0 +1,149 @@
+"""The house rules: public names, import direction, what an import costs, and what the wheel needs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+import distribute_async
+from distribute_async._errors import DistributeError
+from distribute_async._faults import RULES, rule_for
+from distribute_async._session import connection_fault
+
+PACKAGE = Path(distribute_async.__file__).parent
+
+# From the ground up: a module may import those before it.
+FLOORS = [
+    "_status",
+    "_models",
+    "_errors",
+    "_config",
+    "_endpoints",
+    "_codec",
+    "_faults",
+    "_pacing",
+    "_walk",
+    "_gate",
+    "_session",
+    "_poller",
+    "_watch",
+    "_client",
+    "_shared",
+    "__init__",
+]
+
+# Who alone may know a library.
+TENANTS = {
+    "aiohttp": {"_session", "_client"},  # the client only names the type of `session=`
+    "cattrs": {"_codec"},
+    "json": {"_codec", "_poller"},  # the poller writes {"id": …}
+    "backoff": {"_pacing"},
+    "orjson": {"_codec"},
+    "click": set(),
+    "rich": set(),
+}
+
+
+def imported(module: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def core_modules() -> list[Path]:
+    return sorted(PACKAGE.glob("*.py"))
+
+
+def test_every_core_module_has_its_floor() -> None:
+    """The list of floors is complete, so that no module escapes the rule."""
+    assert {module.stem for module in core_modules()} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", core_modules(), ids=lambda module: module.stem)
+def test_imports_go_down_only(module: Path) -> None:
+    """A core module imports only modules below it, and nothing of the subpackages."""
+    below = {f"distribute_async.{name}" for name in FLOORS[: FLOORS.index(module.stem)]}
+    assert {name for name in imported(module) if name.startswith("distribute_async")} <= below
+
+
+@pytest.mark.parametrize("module", core_modules(), ids=lambda module: module.stem)
+def test_libraries_stay_in_their_rooms(module: Path) -> None:
+    """Each library of the core is known to the module that wraps it, and to no other."""
+    tops = {name.partition(".")[0] for name in imported(module)}
+    assert {library for library in tops & TENANTS.keys() if module.stem not in TENANTS[library]} == set()
+
+
+def test_the_emulator_knows_nothing_of_the_client() -> None:
+    """The emulator speaks from the specification alone, so that a mistake of the client can't hide in both."""
+    foreign = {
+        name
+        for module in (PACKAGE / "emulator").glob("*.py")
+        for name in imported(module)
+        if name.startswith("distribute_async") and not name.startswith("distribute_async.emulator")
+    }
+    assert foreign == set()
+
+
+def test_the_command_line_uses_the_public_face_only() -> None:
+    """What is built on the core gets along with what every user has."""
+    private = {
+        name
+        for module in (PACKAGE / "cli").glob("*.py")
+        for name in imported(module)
+        if name.startswith("distribute_async._")
+    }
+    assert private == set()
+
+
+def test_all_is_what_the_design_names() -> None:
+    """The public names are a contract: adding or losing one is a decision."""
+    assert distribute_async.__all__ == [
+        *("APIConnectionError", "APIResponseValidationError", "APIStatusError", "APITimeoutError"),
+        *("AuthenticationError", "BadRequestError", "ChatResult", "Choice", "ClientClosedError"),
+        *("ConfigurationError", "DistributeClient", "DistributeError", "FunctionCall", "InternalServerError"),
+        *("InvalidTaskIdError", "Limits", "Message", "NotFoundError", "Pacing", "PermissionDeniedError"),
+        *("RateLimitError", "Retry", "TaskFailedError", "TaskStatus", "ToolCall", "Transition", "Usage"),
+        *("WaitTimeoutError", "Watch", "fetch", "wait_for_result", "watch"),
+    ]
+
+
+def test_importing_the_library_loads_no_extra() -> None:
+    """The import costs what the core needs, and no extra, server or emulator."""
+    unwanted = ["click", "rich", "orjson", "aiohttp.web", "distribute_async.emulator", "distribute_async.cli"]
+    program = f"import sys, distribute_async; print([name for name in {unwanted!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda module: module.stem)
+def test_every_test_says_what_must_hold(module: Path) -> None:
+    """A test's docstring is one sentence."""
+    tests = [
+        node
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    assert [node.name for node in tests if not (ast.get_docstring(node) or "").endswith(".")] == []
+
+
+def all_subclasses(kind: type[BaseException]) -> set[type[BaseException]]:
+    return {kind}.union(*(all_subclasses(child) for child in kind.__subclasses__()))
+
+
+@pytest.mark.parametrize("kind", sorted(all_subclasses(aiohttp.ClientError), key=lambda kind: kind.__name__))
+def test_every_aiohttp_error_has_its_counterpart(kind: type[BaseException]) -> None:
+    """Whatever the aiohttp client raises becomes one of ours, with a row in the fault table, and is not kept in it."""
+    theirs = kind.__new__(kind)
+    ours = connection_fault(theirs)
+    assert isinstance(ours, DistributeError)
+    assert rule_for(ours) in RULES
+    assert theirs not in (ours.__cause__, ours.__context__, *ours.args)

@@ -1,0 +1,185 @@
+"""The walk of one task, without a clock and without a socket."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distribute_async import APIConnectionError, APIStatusError, ChatResult, NotFoundError, Pacing, Retry, TaskStatus
+from distribute_async._errors import DistributeError
+from distribute_async._faults import rule_for
+from distribute_async._pacing import Steps, retry_steps
+from distribute_async._walk import Pace, Walk
+
+
+def half(span: float) -> float:
+    return span / 2
+
+
+def new_walk(*, single: bool = False, retry: Retry | None = None) -> Walk[ChatResult]:
+    retry = retry or Retry()
+    return Walk("task", Pace(Pacing(jitter=half), retry, retry_steps(retry)), 0.0, single=single)
+
+
+def answer(status: str, *, finished: float | None = None) -> ChatResult:
+    return ChatResult(status=TaskStatus(status), created=1, model="m", finished=finished)
+
+
+def fail(walk: Walk[ChatResult], error: DistributeError, now: float, outage_since: float | None = None) -> None:
+    walk.failed(error, rule_for(error), now, outage_since)
+
+
+statuses = st.sampled_from(["CREATED", "QUEUED", "POSTPONED", "ASSIGNED_CONNECTIONS", "PROCESSING", "NEW_WORD"])
+
+
+@given(
+    lives=st.lists(statuses, max_size=12),
+    ending=st.sampled_from(["COMPLETED", "ERROR"]),
+    polls_each=st.lists(st.integers(0, 3), min_size=13, max_size=13),
+)
+def test_each_visible_change_is_reported_once_in_order(lives: list[str], ending: str, polls_each: list[int]) -> None:
+    """Over random timelines and poll times, the walk reports each visible change once, in order, and ends exactly at the first terminal status."""  # noqa: E501
+    polled = [status for status, times in zip(lives, polls_each, strict=False) for _ in range(times)] + [ending]
+    walk = new_walk()
+    reported = []
+    for now, status in enumerate(polled):
+        assert not walk.is_over
+        transition = walk.answered(answer(status), float(now))
+        if transition is not None:
+            assert transition.previous == (reported[-1] if reported else None)
+            assert (transition.elapsed, transition.polls) == (now, now + 1)
+            reported.append(transition.status)
+        assert walk.next_poll > now
+    assert reported == [status for status, _ in itertools.groupby(polled)]
+    assert walk.is_over
+    assert walk.error is None
+
+
+@pytest.mark.parametrize(("finished", "over"), [(None, False), (5.0, True)])
+def test_an_unknown_status_is_over_once_finished_is_set(finished: float | None, over: bool) -> None:
+    """A status that the library doesn't know ends the walk exactly where the answer says `finished`."""
+    walk = new_walk()
+    walk.answered(answer("ARCHIVED", finished=finished), 0.0)
+    assert walk.is_over is over
+    assert walk.result is not None
+    assert walk.result.is_failed is over
+
+
+def test_the_pace_starts_afresh_at_each_change() -> None:
+    """Intervals grow while nothing changes and are the first again after a change."""
+    walk = new_walk()
+    intervals = []
+    now = 0.0
+    for status in ["QUEUED", "QUEUED", "QUEUED", "PROCESSING", "PROCESSING"]:
+        walk.answered(answer(status), now)
+        intervals.append(walk.next_poll - now)
+        now = walk.next_poll
+    first, second, third = 0.75 * 0.5, 0.75 * 0.5 * 1.3, 0.75 * 0.5 * 1.3**2
+    assert intervals == pytest.approx([first, second, third, first, second])
+
+
+@given(initial=st.floats(0.001, 10), factor=st.floats(1, 4), cap=st.floats(0.001, 100), n=st.integers(0, 10_000))
+def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: float, n: int) -> None:
+    """Each wait lies between half its span and all of it, spans grow, and none passes the cap."""
+    steps = Steps.exponential(initial, factor, cap)
+    assert list(steps.spans) == sorted(steps.spans)
+    assert steps.spans[-1] <= cap
+    span = steps.spans[min(n, len(steps.spans) - 1)]
+    assert span <= min(cap, initial * factor ** min(n, 50) * (1 + 1e-9)) or n > 50
+    assert steps.wait(n, lambda _: 0.0) == span / 2
+    assert steps.wait(n, lambda part: part) == span
+
+
+def test_no_interval_is_below_the_floor() -> None:
+    """However small the span, polls are at least `floor` seconds apart."""
+    assert Pacing(initial=0.01, factor=1, max=0.01, floor=0.2).interval(0) == 0.2
+
+
+def test_an_outage_ends_the_walk_on_time_with_the_last_fault() -> None:
+    """Faults go on until exactly `max_outage` after the first one; then the last one is the end."""
+    walk = new_walk(retry=Retry(max_outage=20))
+    now, polls = 3.0, 0
+    while not walk.is_over:
+        error = APIStatusError(500 + polls)
+        fail(walk, error, now)
+        polls += 1
+        now, last = walk.next_poll, now
+    assert last == 3.0 + 20
+    assert walk.error is error
+    assert polls > 3
+
+
+def test_three_failures_at_least_end_a_walk() -> None:
+    """One or two failures never end a walk, however long it slept between them."""
+    walk = new_walk(retry=Retry(max_outage=1))
+    fail(walk, APIConnectionError("x"), 0.0)
+    fail(walk, APIConnectionError("x"), 1000.0)
+    assert not walk.is_over
+    fail(walk, APIConnectionError("x"), walk.next_poll)
+    assert walk.is_over
+
+
+def test_a_good_answer_starts_the_count_afresh() -> None:
+    """After a good answer the outage clock, the strikes and the 404 grace begin anew."""
+    walk = new_walk(retry=Retry(max_outage=10))
+    for start in (0.0, 100.0):
+        for step in range(4):
+            fail(walk, APIConnectionError("x"), start + step)
+        fail(walk, NotFoundError(404), start + 5)
+        walk.answered(answer("QUEUED"), start + 6)
+    assert not walk.is_over
+
+
+def test_the_clients_outage_counts_instead_of_the_walks_own() -> None:
+    """During an outage of the whole client its clock counts, from the walk's own start at the earliest."""
+    walk = new_walk(retry=Retry(max_outage=10))
+    fail(walk, APIConnectionError("x"), 5.0, outage_since=-100.0)
+    assert not walk.is_over
+    fail(walk, APIConnectionError("x"), 10.0, outage_since=-100.0)
+    assert walk.is_over
+
+
+def test_404_is_believed_after_its_grace() -> None:
+    """A 404 ends the walk once it has been the only answer for `not_found_grace`, asked at that very moment."""
+    walk = new_walk()
+    now = 7.0
+    while not walk.is_over:
+        fail(walk, NotFoundError(404), now)
+        last, now = now, walk.next_poll
+    assert last == 10.0
+
+
+def test_another_answer_restarts_the_404_grace() -> None:
+    """A 404 that alternates with other answers was not the only one."""
+    walk = new_walk()
+    for now in range(20):
+        fail(walk, NotFoundError(404) if now % 2 else APIStatusError(502), float(now))
+    assert not walk.is_over
+
+
+def test_a_fetch_is_a_walk_of_one_poll() -> None:
+    """With `single` the first good answer is the end, `attempts` faults are, and a 404 is at once."""
+    good, bad, missing = (new_walk(single=True, retry=Retry(attempts=2)) for _ in range(3))
+    good.answered(answer("QUEUED"), 0.0)
+    assert good.is_over
+    fail(bad, APIStatusError(502), 0.0)
+    assert not bad.is_over
+    fail(bad, APIStatusError(502), 1.0)
+    assert bad.is_over
+    fail(missing, NotFoundError(404), 0.0)
+    assert missing.is_over
+
+
+def test_waking_after_a_long_sleep_forgets_old_faults() -> None:
+    """Faults from before nobody waited say nothing about now."""
+    walk = new_walk(retry=Retry(max_outage=10))
+    fail(walk, APIConnectionError("x"), 0.0)
+    fail(walk, APIConnectionError("x"), 1.0)
+    walk.resume(1000.0)
+    fail(walk, APIConnectionError("x"), 1000.0)
+    assert not walk.is_over
+    assert math.isfinite(walk.next_poll)
