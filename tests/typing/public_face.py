@@ -1,0 +1,67 @@
+"""The types of the public face, as mypy and pyright infer them. Checked, never run."""
+
+from __future__ import annotations
+
+import uuid
+
+from typing_extensions import assert_type
+
+from distribute_async import (
+    ChatResult,
+    Choice,
+    DistributeClient,
+    DistributeError,
+    TaskFailedError,
+    TaskStatus,
+    ToolCall,
+    Transition,
+    Usage,
+    WaitTimeoutError,
+    Watch,
+    fetch,
+    wait_for_result,
+    watch,
+)
+
+
+async def shortcuts(task_id: str) -> None:
+    assert_type(await wait_for_result(task_id), ChatResult)
+    assert_type(await wait_for_result(uuid.uuid4(), timeout=None), ChatResult)
+    assert_type(await fetch(task_id, timeout=5), ChatResult)
+    assert_type(watch(task_id), Watch[ChatResult])
+    async for status in watch(task_id):
+        assert_type(status, TaskStatus)
+
+
+async def client(task_id: str) -> None:
+    async with DistributeClient("key", base_url="http://127.0.0.1") as client:
+        assert_type(client, DistributeClient)
+        assert_type(await client.wait_for_result(task_id, timeout=1.5), ChatResult)
+        assert_type(await client.fetch(task_id), ChatResult)
+        assert_type(await client.chat.fetch(task_id), ChatResult)
+        assert_type(await wait_for_result(task_id, client=client), ChatResult)
+        one = client.watch(task_id)
+        assert_type(await one, ChatResult)
+        assert_type(one.result, ChatResult | None)
+        assert_type(one.status, TaskStatus | None)
+        assert_type(one.history, tuple[Transition[ChatResult], ...])
+        assert_type(one.history[0].result, ChatResult | None)
+
+
+def values(result: ChatResult) -> None:
+    assert_type(result.text, str | None)
+    assert_type(result.choices, tuple[Choice, ...])
+    assert_type(result.choices[0].message.tool_calls, tuple[ToolCall, ...] | None)
+    assert_type(result.usage, Usage | None)
+    assert_type(result.status.is_terminal, bool)
+
+
+def errors(failed: TaskFailedError, timed_out: WaitTimeoutError) -> None:
+    assert_type(failed.last_status, TaskStatus | None)
+    assert_type(timed_out.last_error, DistributeError | None)
+
+
+def refused(client: DistributeClient) -> None:
+    client.watch(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.watch("id", 5)  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+    DistributeClient("key", "http://127.0.0.1")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
