@@ -63,7 +63,7 @@ _GATEWAY_5XX = {502, 504}
 
 RULES: tuple[Rule, ...] = (
     # No whole answer came (APIConnectionError, APITimeoutError).
-    _reason("a kept-alive connection closed without a byte of answer", "stale", Action.RETRY_NOW, Evidence.DOWN),
+    _reason("a kept-alive connection that was closed, or held what nobody asked for", "stale", Action.RETRY_NOW, Evidence.DOWN),
     _reason("refused, unreachable, reset while connecting", "connect", Action.BACK_OFF, Evidence.DOWN),
     _reason("the host name isn't found", "dns", Action.BACK_OFF, Evidence.DOWN),
     _reason("TLS handshake fails", "tls", Action.BACK_OFF, Evidence.DOWN),

@@ -115,7 +115,7 @@ class Poller:
         self._gate = gate
         self._pace = pace
         self._closes_when_idle = closes_when_idle
-        self._is_closed = False
+        self.is_closed = False
         #: All ids that somebody knows; the active ones have waiters, the ready ones wait for the gate.
         self._known: WeakValueDictionary[tuple[str, str], Track[Any]] = WeakValueDictionary()
         self._active: set[Track[Any]] = set()
@@ -149,8 +149,6 @@ class Poller:
 
     def join(self, track: Track[Any], waiter: Waiter) -> None:
         """From now on `waiter` is suspended on `track`."""
-        if self._is_closed:
-            raise closed()
         if track not in self._active:
             self._active.add(track)
             track.deadline = math.inf
@@ -180,7 +178,7 @@ class Poller:
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and close the session where it was made here."""
-        self._is_closed = True
+        self.is_closed = True
         exchanges = [track.exchange for track in self._active if track.exchange is not None]
         for track in list(self._active):
             self._end(track, closed())
@@ -329,11 +327,11 @@ class Poller:
         if evidence is Evidence.UP:
             took = now - track.polled_at
             self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
-        if heard is not None and track in self._active and not track.walk.is_over:
-            if isinstance(heard, DistributeError):
-                self._fail(track, heard, now)
-            else:
+        if heard is not None and not track.walk.is_over:
+            if not isinstance(heard, DistributeError):
                 self._answer(track, heard, now)
+            elif track in self._active:
+                self._fail(track, heard, now)
         if track in self._active:
             self._attend(track, now)
         if self._gate.down_since is not None and not was_down:
@@ -353,7 +351,7 @@ class Poller:
         if rule.evidence is Evidence.DOWN:
             self._last_fault = error
         track.walk.failed(error, rule, now, self._gate.down_since)
-        if rule.action is Action.HOLD and isinstance(error, APIStatusError) and error.retry_after is not None:
+        if rule.action is Action.HOLD and isinstance(error, APIStatusError) and error.retry_after:
             self._hold(track, error, error.retry_after, now)
         if track.walk.is_over:
             self._tell(track)
@@ -382,4 +380,4 @@ def _outcome(exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError
 
 def closed() -> ClientClosedError:
     """What ends the waits of a client that is closed."""
-    return ClientClosedError("the client is closed; the task itself is untouched")
+    return ClientClosedError("the client is closed; the tasks themselves are untouched")

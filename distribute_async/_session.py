@@ -50,12 +50,18 @@ class _Body(BytesPayload):
         self.protocol: object = None
         self.clock: asyncio.Timeout | None = None
         self.allowance = 0.0
+        #: Something had come on the connection that nobody asked for, so nothing was sent on it.
+        self.is_withheld = False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.protocol = getattr(writer, "protocol", None)
         if self.clock is not None and not self.clock.expired():
             self.clock.reschedule(asyncio.get_running_loop().time() + self.allowance)
-        await super().write_with_length(writer, content_length)
+        # aiohttp takes what came while the connection was idle (a server's 408 before it closes, a forgery) for the
+        # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
+        self.is_withheld = getattr(self.protocol, "should_close", False)
+        if not self.is_withheld:
+            await super().write_with_length(writer, content_length)
 
 
 class Session:
@@ -147,6 +153,9 @@ class Session:
             # `total` would count waiting for a place in the caller's pool; the clock above does it right.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_timeout),
         ) as response:
+            if body.protocol is None or body.is_withheld:  # it came before the request was sent
+                response.close()
+                return APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
             pieces: list[bytes] = []
             size = 0
             async for piece in response.content.iter_chunked(_PIECE):

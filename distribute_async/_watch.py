@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol
 
 from distribute_async._errors import DistributeError, TaskFailedError, WaitTimeoutError
 from distribute_async._models import R, Transition
-from distribute_async._poller import HISTORY, Poller, Track
+from distribute_async._poller import HISTORY, Poller, Track, closed
 from distribute_async._status import TaskStatus
 
 
@@ -138,6 +138,8 @@ class Watch(Generic[R]):
         while not (wants_all and self._cursor < track.seen):
             # The order matters: what is known already comes before the deadline, and a failure stays what it was.
             failure = track.walk.error or self._failure
+            if failure is None and poller.is_closed and not track.walk.is_over:
+                failure = closed()
             if failure is not None:
                 raise self._told(failure)
             if track.walk.is_over:

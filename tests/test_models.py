@@ -158,7 +158,7 @@ def test_unknown_statuses_are_not_remembered() -> None:
 def test_no_status_of_another_type() -> None:
     """A number is no status."""
     with pytest.raises(ValueError, match="5"):
-        TaskStatus(5)
+        TaskStatus(5)  # type: ignore[arg-type]
 
 
 ERRORS = [

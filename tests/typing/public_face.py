@@ -63,5 +63,5 @@ def errors(failed: TaskFailedError, timed_out: WaitTimeoutError) -> None:
 
 def refused(client: DistributeClient) -> None:
     client.watch(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    client.watch("id", 5)  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
-    DistributeClient("key", "http://127.0.0.1")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+    client.watch("id", 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    DistributeClient("key", "http://127.0.0.1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
