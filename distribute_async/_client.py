@@ -17,6 +17,7 @@ from distribute_async._config import (
     Retry,
     checked_ssl_context,
     request_headers,
+    secret_key,
     service_url,
     wait_timeout,
 )
@@ -130,6 +131,8 @@ class DistributeClient:
         auth_scheme: str | None = None,
         allow_insecure: bool = False,
     ) -> None:
+        # From here on no frame of this library that an error can go through shows the key among its locals.
+        api_key = secret_key(api_key)
         if session is not None and (proxy is not None or ssl_context is not None):
             raise ConfigurationError(
                 "proxy= and ssl_context= belong to a session: set them up in the one given as session="

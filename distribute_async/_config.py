@@ -158,6 +158,23 @@ def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
     return url
 
 
+class Secret(str):
+    """Text whose repr, and so every traceback's locals, doesn't show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+def secret_key(api_key: str | None) -> Secret | None:
+    """The key: the argument, else DISTRIBUTE_API_KEY, else None. Raises nothing: its locals hold the key readable."""
+    key = os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key
+    if key is None:
+        return None
+    return Secret(key) if isinstance(key, str) else Secret()
+
+
 class SecretHeaders(dict[str, str]):
     """Headers to send, the key among them: a dict whose repr, and so every traceback's locals, shows names only."""
 
@@ -165,25 +182,22 @@ class SecretHeaders(dict[str, str]):
         return f"<headers {', '.join(self)}>"
 
 
-def request_headers(
-    api_key: str | None, *, auth_scheme: str | None, headers: Mapping[str, str] | None
-) -> SecretHeaders:
-    """The headers of each request; the key is the argument, else DISTRIBUTE_API_KEY.
+def request_headers(key: Secret | None, *, auth_scheme: str | None, headers: Mapping[str, str] | None) -> SecretHeaders:
+    """The headers of each request.
 
     Raises `ConfigurationError` where there is no key, where it or a header can't be sent, and where a header
     given by the caller would replace the key or the content type.
     """
-    key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
     if key is None:
         raise ConfigurationError(f"no API key: set {API_KEY_VARIABLE} or pass api_key=")
-    if not isinstance(key, str) or not key or not _is_sendable(key) or key != key.strip():
+    if not key or not _is_sendable(key) or key != key.strip():
         raise ConfigurationError(
             "the API key can't be sent in a header: it must be visible ASCII, without a line break or blanks around it"
         )
     if auth_scheme is not None and not (auth_scheme and _is_sendable(auth_scheme) and " " not in auth_scheme):
         raise ConfigurationError('auth_scheme must be one visible ASCII word, such as "Bearer"')
     sent = SecretHeaders(
-        {"authorization": f"{auth_scheme} {key}" if auth_scheme else key, "accept": "application/json"}
+        {"authorization": f"{auth_scheme} {key}" if auth_scheme else str(key), "accept": "application/json"}
     )
     for name, value in (headers or {}).items():
         if not (isinstance(name, str) and isinstance(value, str) and name and _is_sendable(name + value)):

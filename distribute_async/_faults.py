@@ -63,7 +63,7 @@ _GATEWAY_5XX = {502, 504}
 
 RULES: tuple[Rule, ...] = (
     # No whole answer came (APIConnectionError, APITimeoutError).
-    _reason("a kept-alive connection that was closed, or held what nobody asked for", "stale", Action.RETRY_NOW, Evidence.DOWN),
+    _reason("a kept-alive connection turns out closed, or poisoned", "stale", Action.RETRY_NOW, Evidence.DOWN),
     _reason("refused, unreachable, reset while connecting", "connect", Action.BACK_OFF, Evidence.DOWN),
     _reason("the host name isn't found", "dns", Action.BACK_OFF, Evidence.DOWN),
     _reason("TLS handshake fails", "tls", Action.BACK_OFF, Evidence.DOWN),
@@ -103,3 +103,10 @@ def rule_for(error: DistributeError) -> Rule:
     if isinstance(error, APIConnectionError | APIResponseValidationError):
         return _BY_REASON[error.reason]
     return UNUSABLE
+
+
+def pause_of(error: DistributeError) -> float:
+    """Seconds for which the service asks to be left alone; 0 where it doesn't, or where that code can't ask."""
+    if isinstance(error, APIStatusError) and rule_for(error).action is Action.HOLD:
+        return error.retry_after or 0.0
+    return 0.0

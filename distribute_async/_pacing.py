@@ -13,6 +13,9 @@ from distribute_async._config import Retry, growth, positive, seconds
 #: Draws a part of a span of seconds at random, evenly; the random part of each wait.
 Jitter = Callable[[float], float]
 
+#: Of one backoff; a growth so slow that it needs more goes to its cap after them.
+MOST_STEPS = 10_000
+
 
 @frozen
 class Steps:
@@ -27,7 +30,8 @@ class Steps:
         next(waits)  # backoff's generators want priming: the first yield is no wait
         if factor == 1:
             return cls((min(initial, cap),))
-        return cls((*itertools.takewhile(lambda span: span < cap, waits), cap))
+        below = itertools.takewhile(lambda span: span < cap, waits)
+        return cls((*itertools.islice(below, MOST_STEPS), cap))
 
     def wait(self, n: int, jitter: Jitter) -> float:
         """The n-th wait: half its span, and a random part of the other half.

@@ -26,12 +26,11 @@ from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
 from distribute_async._errors import (
     APIConnectionError,
-    APIStatusError,
     ClientClosedError,
     ConfigurationError,
     DistributeError,
 )
-from distribute_async._faults import Action, Evidence, rule_for
+from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
 from distribute_async._models import R, Transition
 from distribute_async._session import Answer, Session
@@ -202,8 +201,12 @@ class Poller:
             self._unplan(track)
             return
         if track.exchange is None and track not in self._ready and self._next_poll(track) <= now:
-            track.has_led = now < walk.next_poll
-            self._ready[track] = None
+            if now < walk.next_poll:
+                # Ahead of schedule, for a deadline: but perhaps its waiter has left meanwhile.
+                track.deadline = min(waiter.deadline for waiter in track.waiters)
+            if self._next_poll(track) <= now:
+                track.has_led = now < walk.next_poll
+                self._ready[track] = None
         down_since = self._gate.down_since
         if track in self._ready and down_since is not None and walk.outage_ends(down_since) <= now:
             self._end(track, self._last_fault)
@@ -351,17 +354,18 @@ class Poller:
         if rule.evidence is Evidence.DOWN:
             self._last_fault = error
         track.walk.failed(error, rule, now, self._gate.down_since)
-        if rule.action is Action.HOLD and isinstance(error, APIStatusError) and error.retry_after:
-            self._hold(track, error, error.retry_after, now)
+        if pause_of(error):
+            self._hold(track, error, now)
         if track.walk.is_over:
             self._tell(track)
         elif self._gate.down_since is not None:
             track.walk.next_poll = now  # queue for the probe: in an outage the gate does the backing off
 
-    def _hold(self, track: Track[Any], error: APIStatusError, retry_after: float, now: float) -> None:
-        _log.info("the service asks for a pause of %.1f s", retry_after)
-        self._gate.pause(now + min(retry_after, self._pace.retry.max_retry_after))
-        for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + retry_after]:
+    def _hold(self, track: Track[Any], error: DistributeError, now: float) -> None:
+        pause = pause_of(error)
+        _log.info("the service asks for a pause of %.1f s", pause)
+        self._gate.pause(now + min(pause, self._pace.retry.max_retry_after))
+        for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
             del track.waiters[waiter]
             waiter.refuse(error)
 

@@ -135,7 +135,11 @@ class Session:
             what = "no connection" if body.protocol is None else "no whole answer"
             fault: DistributeError = APITimeoutError(f"{what} in time")
         except Exception as error:  # nothing of aiohttp's may reach the caller
-            fault = connection_fault(error, was_used=body.protocol in self._used)
+            if type(error) is ValueError and body.protocol is None:
+                # aiohttp refuses credentials of the session's own (its auth=, or .netrc by trust_env) beside our key.
+                fault = ConfigurationError("the session given as session= can't send the key: it has credentials too")
+            else:
+                fault = connection_fault(error, was_used=body.protocol in self._used)
         finally:
             if body.protocol is not None:
                 self._used.add(body.protocol)

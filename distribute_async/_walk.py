@@ -10,8 +10,8 @@ from typing import Generic
 from attrs import frozen
 
 from distribute_async._config import Retry
-from distribute_async._errors import APIStatusError, DistributeError
-from distribute_async._faults import Action, Rule
+from distribute_async._errors import DistributeError
+from distribute_async._faults import Action, Rule, pause_of
 from distribute_async._models import R, Transition
 from distribute_async._pacing import Pacing, Steps
 from distribute_async._status import TaskStatus
@@ -132,8 +132,8 @@ class Walk(Generic[R]):
         retry = self.pace.retry
         if rule.action is Action.END or self.strikes >= STRIKES:
             return True
-        if isinstance(error, APIStatusError) and (error.retry_after or 0.0) > retry.max_retry_after:
-            return rule.action is Action.HOLD
+        if pause_of(error) > retry.max_retry_after:
+            return True
         if self.single:
             return rule.action is Action.GRACE or self.failures >= retry.attempts
         return self.missing_since is not None and now >= self.missing_since + retry.not_found_grace

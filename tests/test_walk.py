@@ -178,6 +178,17 @@ def test_a_fetch_ends_after_its_attempts() -> None:
     assert ends == [False, True]
 
 
+def test_a_retry_after_counts_only_where_it_may_hold() -> None:
+    """A `Retry-After` past the longest, on a code that can't ask for a pause, changes nothing."""
+    walk, fetch = new_walk(), new_walk(single=True, retry=Retry(attempts=1))
+    fail(fetch, APIStatusError(500, retry_after=1e6), 0.0)
+    assert fetch.is_over
+    fail(walk, NotFoundError(404, retry_after=1e6), 0.0)
+    assert not walk.is_over
+    fail(walk, NotFoundError(404, retry_after=1e6), 3.0)
+    assert walk.is_over
+
+
 def test_a_fetch_has_no_grace() -> None:
     """With `single` a 404 is the end at once."""
     walk = new_walk(single=True)
