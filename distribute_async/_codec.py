@@ -13,11 +13,11 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from types import GenericAlias
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import Converter, transform_error
+from cattrs.errors import IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
 from distribute_async._errors import (
@@ -61,16 +61,12 @@ def decode(status_code: int, headers: Mapping[str, str], body: bytes, result_typ
         return _status_error(status_code, headers, body)
     try:
         value = _parse(body)
-    except _NotFiniteError:
-        return APIResponseValidationError("the answer holds a number that is not finite")
-    except RecursionError:
-        return APIResponseValidationError("the answer is nested too deeply")
+    except _UnfitError as unfit:
+        return APIResponseValidationError(f"the answer is not what the API promises: {unfit}")
     except ValueError:
         return APIResponseValidationError("the answer is empty or no JSON", "not_json")
     if not isinstance(value, dict):
         return APIResponseValidationError("the answer is no JSON object")
-    if _deeper_than(value, MAX_DEPTH):
-        return APIResponseValidationError("the answer is nested too deeply")
     try:
         return _converter().structure(value, result_type)
     except Exception as error:  # cattrs raises groups of anything its hooks raise
@@ -102,7 +98,7 @@ def _status_error(status_code: int, headers: Mapping[str, str], body: bytes) -> 
 def _message(body: bytes) -> str | None:
     try:
         value = _parse(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     message = value.get("message") if isinstance(value, dict) else None
     return _one_line(message) if isinstance(message, str) else None
@@ -139,25 +135,45 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-class _NotFiniteError(ValueError):
-    """NaN, Infinity, or a number too large for a double."""
+class _UnfitError(ValueError):
+    """A value that is not what the specification says; its text never holds the value."""
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise _NotFiniteError
+        raise _UnfitError("a number is not finite, or too large for a double")
     return number
 
 
+def _integer(text: str) -> float:
+    # As orjson does it: what 64 bits can't hold is a double.
+    if len(text) > 20:
+        return _finite(text)
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else float(number)
+
+
 def _parse(body: bytes) -> Any:
+    """The JSON value of a body. Raises `_UnfitError` for one that is not taken, `ValueError` where there is none."""
+    try:
+        value = _loads(body)
+        is_deep = _deeper_than(value, MAX_DEPTH)
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise _UnfitError("nested too deeply")
+    return value
+
+
+def _loads(body: bytes) -> Any:
     orjson_loads = _orjson_loads()
     if orjson_loads is not None:
         try:
             return orjson_loads(body)
         except ValueError:
             pass  # it refuses what the standard library takes (a lone surrogate in a paid answer); ask that one
-    return json.loads(body.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+    return json.loads(body.decode("utf-8"), parse_int=_integer, parse_float=_finite, parse_constant=_finite)
 
 
 @functools.cache
@@ -171,7 +187,7 @@ def _orjson_loads() -> Callable[[bytes], Any] | None:
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     while level:
         if levels == 0:
             return True
@@ -183,10 +199,6 @@ def _deeper_than(value: Any, levels: int) -> bool:
             if isinstance(child, dict | list)
         ]
     return False
-
-
-class _UnfitError(ValueError):
-    """A value that is not what the specification says; its text never holds the value."""
 
 
 def _complaint(error: BaseException) -> str:
@@ -204,10 +216,6 @@ def _text(value: Any, _: Any) -> str:
 def _number(value: Any, _: Any) -> float:
     if type(value) not in {int, float}:
         raise _UnfitError("no number")
-    try:
-        float(value)
-    except OverflowError:
-        raise _UnfitError("a number too large for a double") from None
     return value  # type: ignore[no-any-return]  # an int stays the int that was sent
 
 
@@ -227,14 +235,22 @@ def _converter() -> Converter:
 
     @converter.register_structure_hook_factory(is_tuple)
     def several(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
-        items: Any = GenericAlias(list, get_args(kind)[0])
+        item_kind: Any = get_args(kind)[0]
 
         def hook(value: Any, _: Any) -> tuple[Any, ...]:
             if type(value) is not list:
                 raise _UnfitError("no list")
             if len(value) > MAX_ITEMS:
                 raise _UnfitError(f"more than {MAX_ITEMS} entries")
-            return tuple(converter.structure(value, items))
+            items = []
+            for index, item in enumerate(value):
+                try:
+                    items.append(converter.structure(item, item_kind))
+                except Exception as error:
+                    # The first unfit one is enough: to collect half a million of them would hold up the loop.
+                    error.add_note(IterableValidationNote("", index, item_kind))
+                    raise IterableValidationError("", [error], kind) from None
+            return tuple(items)
 
         return hook
 

@@ -1,7 +1,7 @@
 """What all requests of one client share: slots, the rate, the pause, and the outage with its single probe. Pure.
 
-Driven by `_poller`, which asks `opens_at` before each exchange, and says `enter` and `leave` around it. `now` is
-always the event loop's time, in seconds.
+Driven by `_poller`, which asks `opens_at` before each exchange, says `enter` and `leave` around it, and asks `repeat`
+within. `now` is always the event loop's time, in seconds.
 
 One mechanism does pause, outage and return: `allowed`, the number of exchanges that may be under way. A pause and
 an outage set it to 1; each good answer adds 1 until it is `Limits.max_in_flight` again. During an outage the one
@@ -47,11 +47,6 @@ class Gate:
         #: Loop time of the outage's first failure; None while there is no outage.
         self.down_since: float | None = None
 
-    @property
-    def is_healthy(self) -> bool:
-        """Whether the newest evidence of the service is good."""
-        return self._failures == 0 and self.down_since is None
-
     def opens_at(self, now: float) -> float:
         """The earliest time for the next exchange; infinite where only the end of another one can bring it."""
         if self._running >= self._allowed:
@@ -68,14 +63,26 @@ class Gate:
     def enter(self, now: float) -> bool:
         """An exchange starts; tells whether it is the probe of an outage (to be handed back to `leave`)."""
         self._running += 1
-        self._sent_since_resume += 1
-        if self._limits.max_polls_per_second is not None:
-            self._next_slot = max(self._next_slot, now) + 1 / self._limits.max_polls_per_second
+        self._count_request(now)
         if self.down_since is None:
             return False
         self._probing = True
         self._probe_at = now + PROBE_STEPS.wait(self._probes, self._jitter)
         return True
+
+    def repeat(self, now: float) -> bool:
+        """Whether an exchange under way may send its request again at once; if so, that counts like any request.
+
+        It may while the newest evidence of the service is good, and nothing holds requests back.
+        """
+        if self._failures or self.down_since is not None:
+            return False
+        self._running -= 1  # it has its place already
+        may = self.opens_at(now) <= now
+        self._running += 1
+        if may:
+            self._count_request(now)
+        return may
 
     def leave(self, key: str, evidence: Evidence, now: float, *, was_probe: bool, is_crowd: bool) -> None:
         """The exchange for task `key` ended. `is_crowd`: two or more tasks are followed now."""
@@ -94,6 +101,11 @@ class Gate:
         """Hold everything back until this time, and come back gently."""
         self._paused_until = max(self._paused_until, until)
         self._allowed = 1
+
+    def _count_request(self, now: float) -> None:
+        self._sent_since_resume += 1
+        if self._limits.max_polls_per_second is not None:
+            self._next_slot = max(self._next_slot, now) + 1 / self._limits.max_polls_per_second
 
     def _recover(self, now: float) -> None:
         self._failures = 0

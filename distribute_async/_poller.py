@@ -33,7 +33,7 @@ from distribute_async._errors import (
 from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
 from distribute_async._models import R, Transition
-from distribute_async._session import Answer, Session
+from distribute_async._session import Session
 from distribute_async._walk import Pace, Walk
 
 _log = logging.getLogger("distribute_async")
@@ -200,18 +200,19 @@ class Poller:
         if walk.is_over or not track.waiters:
             self._unplan(track)
             return
-        if track.exchange is None and track not in self._ready and self._next_poll(track) <= now:
-            if now < walk.next_poll:
-                # Ahead of schedule, for a deadline: but perhaps its waiter has left meanwhile.
-                track.deadline = min(waiter.deadline for waiter in track.waiters)
-            if self._next_poll(track) <= now:
-                track.has_led = now < walk.next_poll
-                self._ready[track] = None
+        if track.exchange is None and track not in self._ready and self._is_due(track, now):
+            self._ready[track] = None
         down_since = self._gate.down_since
         if track in self._ready and down_since is not None and walk.outage_ends(down_since) <= now:
             self._end(track, self._last_fault)
             return
         self._plan(track)
+
+    def _is_due(self, track: Track[Any], now: float) -> bool:
+        if now < track.walk.next_poll and self._next_poll(track) <= now:
+            # Ahead of schedule, for a deadline: but perhaps its waiter has left meanwhile.
+            track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
+        return self._next_poll(track) <= now
 
     def _next_poll(self, track: Track[Any]) -> float:
         """The regular next poll, or one just ahead of the earliest deadline; of the latter one for each interval."""
@@ -273,8 +274,11 @@ class Poller:
             if gate_opens > now:
                 break
             track, _ = self._ready.popitem(last=False)
-            self._start(track, now)
             gate_opens = math.inf
+            if self._is_due(track, now):  # what queued for a deadline may have come too late
+                self._start(track, now)
+            else:
+                self._plan(track)
         self._arm(gate_opens)
 
     def _arm(self, gate_opens: float) -> None:
@@ -298,6 +302,7 @@ class Poller:
 
     def _start(self, track: Track[Any], now: float) -> None:
         was_probe = self._gate.enter(now)
+        track.has_led = now < track.walk.next_poll
         track.polled_at = now
         track.exchange = self._loop.create_task(self._poll(track), context=self._context)
         # All that follows an exchange hangs on its end: a task cancelled before its first step runs no `finally`.
@@ -307,9 +312,11 @@ class Poller:
     async def _poll(self, track: Track[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
         heard = await self._session.post(track.endpoint.result_path, track.request)
-        if not isinstance(heard, Answer) and rule_for(heard).action is Action.RETRY_NOW and self._gate.is_healthy:
+        if isinstance(heard, DistributeError):
+            if rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
+                return heard
             heard = await self._session.post(track.endpoint.result_path, track.request)
-        if not isinstance(heard, Answer):
+        if isinstance(heard, DistributeError):
             return heard
         digest = hash(heard.body) if heard.status_code == 200 else None
         if digest is not None and digest == track.digest and track.walk.result is not None:

@@ -1,6 +1,15 @@
 """How the documentation is built: `make docs`."""
 
+import sys
+from collections.abc import Iterable
 from importlib.metadata import version as version_of
+from itertools import groupby
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from distribute_async._faults import RULES, Evidence, Rule
+from tests.faults.matrix import errors_of, showing
 
 project = "distribute-async"
 author = "The distribute-async authors"
@@ -17,7 +26,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
 myst_heading_anchors = 3
 
 nitpick_ignore_regex = [
@@ -28,3 +37,33 @@ nitpick_ignore_regex = [
     ),
     ("py:.*", r"(Jitter|Endpoint|Poller|Track|Source|TaskResult|TaskStatus|Transition|Wire).*"),
 ]
+
+
+_OUTAGE = {Evidence.DOWN: "counts", Evidence.UP: "ends it", Evidence.UNCLEAR: "", Evidence.CUT: ""}
+
+
+def _ranges(codes: Iterable[int]) -> str:
+    runs = (list(run) for _, run in groupby(enumerate(sorted(codes)), lambda at: at[1] - at[0]))
+    return ", ".join(str(run[0][1]) if len(run) == 1 else f"{run[0][1]} to {run[-1][1]}" for run in runs)
+
+
+def _row(rule: Rule) -> str:
+    errors = "<br>".join(f"`{error}`" for error in sorted(errors_of(rule)))
+    told = " ".join([*(f"`{reason}`" for reason in sorted(rule.reasons)), _ranges(rule.codes)])
+    return f"| {rule.fault} | {errors}<br>{told} | {rule.action.value} | {_OUTAGE[rule.evidence]} |"
+
+
+def _tests(rule: Rule) -> str:
+    tests = (
+        f"- `{test}`" + (f": {', '.join(f'*{case}*' for case in cases)}" if cases else "")
+        for test, cases in showing(rule).items()
+    )
+    return "\n".join([f"**{rule.fault}**", "", *tests])
+
+
+_HEAD = "| fault | error, with its reason or code | what the wait does | outage |\n|---|---|---|---|\n"
+
+myst_substitutions = {
+    "fault_matrix": _HEAD + "\n".join(map(_row, RULES)),
+    "fault_tests": "\n\n".join(map(_tests, RULES)),
+}
