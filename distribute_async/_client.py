@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import ClassVar, Final, Generic, Self
 
 import aiohttp
+from yarl import URL
 
 from distribute_async._config import (
     DEFAULT_TIMEOUT,
@@ -114,6 +115,9 @@ class DistributeClient:
 
     # True only for the client of the module-level functions: its connections last as long as somebody waits.
     _closes_when_idle: ClassVar[bool] = False
+    # For the repr of one whose settings were refused, which a traceback with locals asks for.
+    _url: URL | None = None
+    _is_closed: bool = False
 
     def __init__(
         self,
@@ -151,11 +155,11 @@ class DistributeClient:
         retry = retry or Retry()
         self._pace = Pace(pacing or Pacing(), retry, retry_steps(retry))
         self._poller: Poller | None = None
-        self._is_closed = False
         self.chat: Tasks[ChatResult] = Tasks(self, CHAT)
 
     def __repr__(self) -> str:
-        return f"<DistributeClient for {self._url.host}{' (closed)' if self._is_closed else ''}>"
+        host = "nowhere" if self._url is None else self._url.host
+        return f"<DistributeClient for {host}{' (closed)' if self._is_closed else ''}>"
 
     async def __aenter__(self) -> Self:
         return self

@@ -197,7 +197,11 @@ def request_headers(key: Secret | None, *, auth_scheme: str | None, headers: Map
     if auth_scheme is not None and not (auth_scheme and _is_sendable(auth_scheme) and " " not in auth_scheme):
         raise ConfigurationError('auth_scheme must be one visible ASCII word, such as "Bearer"')
     sent = SecretHeaders(
-        {"authorization": f"{auth_scheme} {key}" if auth_scheme else str(key), "accept": "application/json"}
+        {
+            "authorization": f"{auth_scheme} {key}" if auth_scheme else str(key),
+            "accept": "application/json",
+            "content-type": "application/json",
+        }
     )
     for name, value in (headers or {}).items():
         if not (isinstance(name, str) and isinstance(value, str) and name and _is_sendable(name + value)):

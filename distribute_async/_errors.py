@@ -180,6 +180,11 @@ class WaitTimeoutError(DistributeError, TimeoutError):
         super().__init__(message, last_error)
         self.last_error = last_error
 
+    def _words(self) -> str:
+        if self.last_error is None:
+            return super()._words()
+        return f"{super()._words()}; the last fault was: {self.last_error._words()}"  # noqa: SLF001 - of our own tree
+
 
 class TaskFailedError(DistributeError):
     """The task ended in ERROR. `result` is the whole last answer; the API has no field for a reason."""

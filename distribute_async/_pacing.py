@@ -59,9 +59,9 @@ class Pacing:
     jitter: Jitter = field(default=backoff.full_jitter, repr=False)
     _steps: Steps = field(init=False, repr=False, eq=False)
 
-    @_steps.default
-    def _computed(self) -> Steps:
-        return Steps.exponential(self.initial, self.factor, self.max)
+    def __attrs_post_init__(self) -> None:
+        # After the validators, which a default would come before.
+        object.__setattr__(self, "_steps", Steps.exponential(self.initial, self.factor, self.max))
 
     def interval(self, polls_since_change: int) -> float:
         """Seconds from an answer to the next poll, after this many answers that brought no change."""

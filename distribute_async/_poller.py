@@ -133,10 +133,14 @@ class Poller:
         """The loop's time."""
         return self._loop.time()
 
-    def track(self, endpoint: Endpoint[R], task_id: str, *, single: bool = False) -> Track[R]:
-        """The track for an id: the one that others follow already, else a new one; for a fetch always a new one."""
+    def check_loop(self) -> None:
+        """Raises `ConfigurationError` where the running event loop is not this poller's."""
         if self._loop is not asyncio.get_running_loop():
             raise ConfigurationError("a client belongs to the event loop on which it was first used: make another one")
+
+    def track(self, endpoint: Endpoint[R], task_id: str, *, single: bool = False) -> Track[R]:
+        """The track for an id: the one that others follow already, else a new one; for a fetch always a new one."""
+        self.check_loop()
         key = (endpoint.name, task_id)
         known = None if single else self._known.get(key)
         if known is not None and known.walk.error is None:

@@ -157,6 +157,8 @@ class Watch(Generic[R]):
         return track
 
     def _follow(self) -> tuple[Poller, Track[R]]:
+        if self._poller is not None:
+            self._poller.check_loop()
         if self._poller is None or self._track is None:
             self._poller, self._track = self._source.follow(self._task_id, single=self._single)
             self._started = self._poller.time()

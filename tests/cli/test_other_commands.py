@@ -1,0 +1,140 @@
+"""`emulator`, `demo`, what there is without the extra, and the command as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from click.testing import CliRunner
+
+from distribute_async import DistributeClient, NotFoundError
+from distribute_async.cli._commands import cli
+from distribute_async.emulator import Emulator
+from tests.cli.conftest import API_KEY, Command, Terminal
+
+UNKNOWN_ID = "0c2b6e5e-6f0e-4b0e-9d3c-6d1f2a7b8c9d"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_emulator(number: signal.Signals, command: Command) -> None:
+    """The emulator prints its address at once, and on stderr a key that works; SIGINT and SIGTERM end it cleanly."""
+    process = await command.start("emulator", "--seed", "7")
+    assert process.stdout
+    assert process.stderr
+    url = (await process.stdout.readline()).decode().strip()
+    said = (await process.stderr.readuntil(b"Ctrl-C ends it.\n")).decode()
+    exports = dict(re.findall(r"export (\w+)=(\S+)", said))
+    assert exports["DISTRIBUTE_BASE_URL"] == url
+    async with DistributeClient(exports["DISTRIBUTE_API_KEY"], base_url=url) as client:
+        with pytest.raises(NotFoundError):
+            await client.fetch(UNKNOWN_ID)
+        process.send_signal(number)
+        done = await command.finish(process)
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+async def test_the_emulator_in_the_background(command: Command) -> None:
+    """Started where SIGINT is ignored, as by `&` in a script, it takes the key given to it, and SIGTERM ends it."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = await command.start("emulator", "--api-key", API_KEY)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert process.stdout
+    url = (await process.stdout.readline()).decode().strip()
+    async with DistributeClient(API_KEY, base_url=url) as client:
+        with pytest.raises(NotFoundError):
+            await client.fetch(UNKNOWN_ID)
+    process.send_signal(signal.SIGTERM)
+    assert await command.finish(process)
+    assert process.returncode == 0
+
+
+async def test_a_port_in_use(emulator: Emulator, command: Command) -> None:
+    """An emulator that can't listen says so and exits with 1."""
+    port = emulator.base_url.rpartition(":")[2]
+    done = await command("emulator", "--port", port)
+    assert (done.code, done.out) == (1, "")
+    assert (
+        done.err
+        == f"Error: can't listen on 127.0.0.1, port {port}: address already in use; --port 0 takes a free one\n"
+    )
+
+
+async def test_the_demo_in_a_pipe(command: Command) -> None:
+    """The demo says what goes on, prints what happens, and ends with each task's figures, path and answer."""
+    done = await command("demo", "--speed", "8")
+    assert (done.code, done.err) == (0, "")
+    introduction, changes, stories = done.out.split("\n\n", 2)
+    assert introduction.startswith("A local emulator")
+    assert re.search(r"^ +\d\.\d s  over before anyone asks: COMPLETED$", changes, re.MULTILINE)
+    told = stories.splitlines()[1:25]
+    for name, path in zip(told[::2], told[1::2], strict=True):
+        assert re.search(r" \d\.\d s +\d+  \w", name)
+        assert re.fullmatch(r"  (\w+ → )*(COMPLETED|ERROR)", path)
+    assert stories.count("none: the task failed") == 1
+    assert 'get_weather({"city"' in stories
+    assert "11 completed and 1 failed, each as its fate has it" in stories
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+async def test_the_demo_in_a_terminal(columns: int, command: Command) -> None:
+    """The demo's live table and stories fit the terminal, and statuses are coloured."""
+    terminal = Terminal(columns, rows=30)
+    done = await command("demo", "--speed", "8", stdout=terminal.slave)
+    shown = await terminal.all()
+    lines = terminal.lines(shown)
+    assert done.code == 0
+    assert "\x1b[32mCOMPLETED" in shown
+    assert any(re.match(r"a usual life +\w+", line) for line in lines)
+    assert any(line.startswith("Fate, and the path seen") for line in lines)
+
+
+async def test_the_demo_cut_short(command: Command) -> None:
+    """Ctrl-C and a closed pipe end the demo quietly."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = await command.start("demo")
+    assert process.stdout
+    while (line := await process.stdout.readline()) and b"COMPLETED" not in line:
+        pass
+    process.send_signal(signal.SIGINT)
+    interrupted, unread = await asyncio.gather(command.finish(process), command("demo", stdout=writer))
+    os.close(writer)
+    assert (interrupted.code, interrupted.err) == (130, "")
+    assert (unread.code, unread.err) == (141, "")
+
+
+@pytest.mark.parametrize("library", ["click", "rich"])
+def test_without_the_extra(library: str) -> None:
+    """Without click or rich the command says what to install, and exits with 5."""
+    program = f"import sys; sys.modules[{library!r}] = None; from distribute_async.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr == (
+        f"The command line needs {library}, which is not installed: pip install 'distribute-async[cli]'\n"
+    )
+
+
+async def test_the_version(command: Command) -> None:
+    """`--version` names the program and the installed version."""
+    done = await command("--version")
+    assert (done.code, done.out) == (0, f"distribute-async, version {version('distribute-async')}\n")
+
+
+def test_the_help() -> None:
+    """Every command says what it does, with examples, in 80 columns; the group names the exit codes."""
+    group, *commands = [
+        CliRunner().invoke(cli, [*name, "--help"], prog_name="distribute-async").stdout
+        for name in ([], ["result"], ["watch"], ["emulator"])
+    ]
+    assert all("Examples:\n    distribute-async " in text for text in commands)
+    assert re.findall(r"^ +(\d+)  ", group, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "130", "141"]
+    assert max(len(line) for text in (group, *commands) for line in text.splitlines()) <= 80

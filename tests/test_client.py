@@ -1,0 +1,549 @@
+"""The client: its settings, its session or the caller's, its key, its headers, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import warnings
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from distribute_async import (
+    APIConnectionError,
+    APIStatusError,
+    ClientClosedError,
+    ConfigurationError,
+    DistributeClient,
+    Limits,
+    Pacing,
+    Retry,
+)
+from tests import misbehaving as bad
+from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.waiting import (
+    ID,
+    KEY,
+    assert_nothing_runs,
+    assert_silence,
+    body,
+    caught,
+    connections_at,
+    connections_in_use,
+    connector_of,
+    ids,
+    listed,
+    new_client,
+    now,
+    says,
+    turns,
+)
+
+DONE = bad.good(body())
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISTRIBUTE_API_KEY", "DISTRIBUTE_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# Settings.
+
+
+async def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments the key and the address are the environment's; an argument wins over it."""
+    async with MisbehavingServer(DONE) as server:
+        monkeypatch.setenv("DISTRIBUTE_API_KEY", KEY)
+        monkeypatch.setenv("DISTRIBUTE_BASE_URL", server.url)
+        async with DistributeClient() as client:
+            await client.fetch(ID)
+        monkeypatch.setenv("DISTRIBUTE_BASE_URL", "https://elsewhere.invalid")
+        async with DistributeClient("another-key", base_url=server.url) as client:
+            await client.fetch(ID)
+        assert [request.header("authorization") for request in server.requests] == [[KEY], ["another-key"]]
+
+
+async def test_the_address_is_the_specifications_where_none_is_given() -> None:
+    """Without any setting the client goes to the server that the specification names."""
+    assert repr(DistributeClient(KEY)) == "<DistributeClient for api.distribute.ai>"
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "/gateway", "/gateway/", "/a/b%20c"])
+async def test_calls_go_below_the_address(prefix: str) -> None:
+    """A path in the address is a gateway's prefix: the call's path is appended to it, once."""
+    async with MisbehavingServer(DONE) as server, new_client(server.url + prefix) as client:
+        await client.fetch(ID)
+        assert [request.path for request in server.requests] == [f"{prefix.rstrip('/')}/async/chat/result"]
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        *("", " ", "api.distribute.ai", "//api.distribute.ai", "ftp://api.distribute.ai", "https://", "https:///path"),
+        *(
+            "https://user@host",
+            "https://user:secret@host",
+            "https://:secret@host",
+            "https://host?a=b",
+            "https://host#a",
+        ),
+        *(
+            "http://api.distribute.ai",
+            "http://127.0.0.1.example.com",
+            "http://localhost.example.com",
+            "http://10.0.0.1",
+        ),
+        *(
+            "http://0.0.0.0",
+            "https://host:99999",
+            "https://host:x",
+            "https://[::1",
+            b"https://host",
+            7,
+            ["https://host"],
+        ),
+        *("file:///etc/passwd", "HTTP://EXAMPLE.COM"),
+    ],
+    ids=repr,
+)
+async def test_an_address_that_cannot_work_is_refused(base_url: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no plain https address is refused at the start, from an argument and from the environment alike."""
+    with pytest.raises(ConfigurationError, match="base_url") as raised:
+        DistributeClient(KEY, base_url=base_url)
+    assert isinstance(raised.value, ValueError)
+    assert "secret" not in str(raised.value)
+    if isinstance(base_url, str):
+        monkeypatch.setenv("DISTRIBUTE_BASE_URL", base_url)
+        with pytest.raises(ConfigurationError, match="base_url"):
+            DistributeClient(KEY)
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:1", "http://127.1.2.3", "http://[::1]:1", "http://localhost:1"])
+async def test_plain_http_is_for_this_machine(base_url: str) -> None:
+    """Loopback needs no TLS; anything else needs it, or a plain word that the key may travel readable."""
+    DistributeClient(KEY, base_url=base_url)
+    with pytest.raises(ConfigurationError, match="allow_insecure"):
+        DistributeClient(KEY, base_url="http://gateway.example")
+    DistributeClient(KEY, base_url="http://gateway.example", allow_insecure=True)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", " ", " key", "key ", "ke\ny", "key\n", "key\r", "ke\0y", "ke\x7fy", "k\xe9y", "key\u2028", b"key", 7, ["k"]],
+)
+async def test_a_key_that_cannot_be_sent_is_refused(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that can't be a header's value is refused at the start, without being shown."""
+    with pytest.raises(ConfigurationError, match="API key") as raised:
+        DistributeClient(key)
+    assert raised.value.__context__ is None
+    if isinstance(key, str) and "\0" not in key:
+        monkeypatch.setenv("DISTRIBUTE_API_KEY", key)
+        with pytest.raises(ConfigurationError, match="API key"):
+            DistributeClient()
+
+
+async def test_no_key_is_told_with_the_way_out() -> None:
+    """Without any key the error names the variable and the argument."""
+    with pytest.raises(ConfigurationError, match=r"DISTRIBUTE_API_KEY.*api_key="):
+        DistributeClient()
+
+
+async def test_a_scheme_may_stand_before_the_key() -> None:
+    """`auth_scheme` is put before the key; the service itself takes the bare key."""
+    async with MisbehavingServer(DONE) as server, new_client(server.url, auth_scheme="Bearer") as client:
+        await client.fetch(ID)
+        assert server.requests[0].header("authorization") == [f"Bearer {KEY}"]
+    for scheme in ("", "two words", "Bea\nrer", "B\xe9arer", " "):
+        with pytest.raises(ConfigurationError, match="auth_scheme"):
+            DistributeClient(KEY, auth_scheme=scheme)
+
+
+async def test_headers_are_sent_along() -> None:
+    """Headers of the caller's go out with each request, and may replace the harmless ones of ours."""
+    headers = {"X-Team": "blue", "Accept": "application/json; q=1", "User-Agent": "mine/1"}
+    async with (
+        MisbehavingServer(*says("QUEUED", "COMPLETED")) as server,
+        new_client(server.url, headers=headers) as client,
+    ):
+        await client.wait_for_result(ID)
+        for request in server.requests:
+            assert request.header("x-team") == ["blue"]
+            assert request.header("user-agent") == ["mine/1"]
+            assert request.header("accept") == ["application/json; q=1"]
+            assert request.header("authorization") == [KEY]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({name: "x"} for name in ("Authorization", "authorization", "Content-Type", "CONTENT-LENGTH", "Host")),
+        *(
+            {"Transfer-Encoding": "chunked"},
+            {"": "x"},
+            {"X": "a\r\nauthorization: other"},
+            {"X\r\nY": "z"},
+            {"X": "\xe9"},
+        ),
+        *({"X": 7}, {7: "x"}, {"X": None}, {"X": b"x"}),
+    ],
+    ids=repr,
+)
+async def test_headers_that_harm_are_refused(headers: Any) -> None:
+    """What would replace the key, break the request or can't be sent is refused at the start."""
+    with pytest.raises(ConfigurationError, match="header"):
+        DistributeClient(KEY, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda value=value: Pacing(initial=value) for value in (0, -1, float("nan"), float("inf"), "1", None, True)),
+        *(lambda: Pacing(factor=0.9), lambda: Pacing(max=0), lambda: Pacing(floor=-0.1)),
+        *(lambda: Retry(attempts=0), lambda: Retry(attempts=1.5), lambda: Retry(max_outage=-1), lambda: Retry(max="1")),  # type: ignore[arg-type]
+        *(lambda: Limits(max_in_flight=0), lambda: Limits(max_polls_per_second=0), lambda: Limits(exchange_timeout=0)),
+        *(lambda: Limits(connect_timeout=float("inf")), lambda: Limits(max_body_bytes=True)),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_work_are_refused(make: Callable[[], object]) -> None:
+    """A number out of its range is refused where it is given, by the name of its field."""
+    with pytest.raises(ConfigurationError, match=r"(Pacing|Retry|Limits)\.\w+ must be "):
+        make()
+
+
+async def test_a_context_that_does_not_verify_is_refused() -> None:
+    """TLS is always verified: a context that checks no certificate or no name is refused."""
+    lax, nameless = ssl.create_default_context(), ssl.create_default_context()
+    lax.check_hostname = nameless.check_hostname = False
+    lax.verify_mode = ssl.CERT_NONE
+    for context in (lax, nameless, ssl._create_unverified_context()):
+        with pytest.raises(ConfigurationError, match="ssl_context must verify"):
+            DistributeClient(KEY, ssl_context=context)
+    DistributeClient(KEY, ssl_context=ssl.create_default_context())
+
+
+# What the environment could slip in.
+
+
+async def test_the_environments_proxy_and_passwords_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Proxies and `.netrc` of the environment have no say: the request goes straight, with our key alone."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password something\n")
+    netrc.chmod(0o600)
+    async with MisbehavingServer(DONE) as proxy, MisbehavingServer(DONE) as server:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("NETRC", str(netrc))
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        async with new_client(server.url) as client:
+            await client.fetch(ID)
+        assert proxy.connections == 0
+        assert server.requests[0].header("authorization") == [KEY]
+
+
+async def test_the_proxy_that_is_told_is_used() -> None:
+    """With `proxy=` the requests go to it, and to nobody else."""
+    async with MisbehavingServer(DONE) as proxy, new_client("http://127.0.0.1:9", proxy=proxy.url) as client:
+        await client.fetch(ID)
+        assert [request.path for request in proxy.requests] == ["http://127.0.0.1:9/async/chat/result"]
+
+
+async def test_cookies_are_not_kept() -> None:
+    """What a service sets as a cookie doesn't come back with the next request."""
+    script = bad.good(body("QUEUED"), **{"Set-Cookie": "a=b; Path=/"})
+    async with (
+        MisbehavingServer(script, DONE) as server,
+        new_client(server.url.replace("127.0.0.1", "localhost")) as client,
+    ):
+        await client.wait_for_result(ID)
+        assert [request.header("cookie") for request in server.requests] == [[], []]
+
+
+# A session of the caller's.
+
+
+def seen_of(session: aiohttp.ClientSession) -> dict[str, Any]:
+    """All that a session is, at one level down."""
+    names = [name for kind in type(session).__mro__ for name in getattr(kind, "__slots__", ())]
+    names += [*vars(session), *aiohttp.ClientSession.ATTRS]
+    seen: dict[str, Any] = {name: getattr(session, name, None) for name in names}
+    seen |= {"headers": dict(session.headers), "cookies": list(session.cookie_jar)}
+    return seen | {"traces": list(session.trace_configs), "connector's": set(vars(connector_of(session)))}
+
+
+SESSIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "raises for status": lambda: {"raise_for_status": True},
+    "raises by a function": lambda: {"raise_for_status": _forbid},
+    "headers": lambda: {"headers": {"Authorization": "another", "X-App": "mine", "Content-Type": "text/plain"}},
+    "cookies": lambda: {"cookies": {"a": "b"}, "cookie_jar": aiohttp.CookieJar(unsafe=True)},
+    "small pool": lambda: {"connector": aiohttp.TCPConnector(limit=1)},
+    "no keep-alive": lambda: {"connector": aiohttp.TCPConnector(force_close=True)},
+    "short timeouts": lambda: {"timeout": aiohttp.ClientTimeout(total=1e-9, sock_read=1e-9)},
+    "no decompression": lambda: {"auto_decompress": False},
+    "another base": lambda: {"base_url": "http://127.0.0.1:9/elsewhere/"},
+    "a trace": lambda: {"trace_configs": [aiohttp.TraceConfig()]},
+    "a small read buffer": lambda: {"read_bufsize": 1},
+    "old HTTP": lambda: {"version": aiohttp.HttpVersion10},
+}
+
+
+async def _forbid(response: aiohttp.ClientResponse) -> None:
+    raise AssertionError("a caller's hook for its own calls")
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("options", SESSIONS.values(), ids=SESSIONS)
+async def test_a_callers_session_is_used_and_left_as_it_was(options: Callable[[], dict[str, Any]]) -> None:
+    """Whatever the session is set up for, our exchanges work over it, and it is neither closed nor changed."""
+    script = [bad.status(500), bad.status(302, Location="/"), *says("QUEUED", "COMPLETED")]
+    async with MisbehavingServer(*script) as server, aiohttp.ClientSession(**options()) as session:
+        before = seen_of(session)
+        async with new_client(server.url, session=session) as client:
+            error = await caught(client.fetch(ID), APIStatusError)
+            assert error.status_code == 302
+            assert (await client.wait_for_result(ID)).text == "the answer"
+            assert_nothing_runs(client)
+        assert not session.closed
+        assert seen_of(session) == before
+        assert {tuple(request.header("authorization")) for request in server.requests} == {(KEY,)}
+        assert {tuple(request.header("content-type")) for request in server.requests} == {("application/json",)}
+        async with session.get(server.url, raise_for_status=False, auto_decompress=True, timeout=None) as response:
+            assert response.status == 200
+        assert len(server.requests) == 5
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("from_netrc", [False, True])
+async def test_a_session_with_credentials_of_its_own_is_refused(
+    from_netrc: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a caller's session would send other credentials than the key, a wait says so at once and sends nothing."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password something\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # aiohttp's, of `auth=`
+        session = aiohttp.ClientSession(
+            trust_env=from_netrc, auth=None if from_netrc else aiohttp.BasicAuth("somebody", "something")
+        )
+    async with MisbehavingServer(DONE) as server, session, new_client(server.url, session=session) as client:
+        error = await caught(client.wait_for_result(ID), ConfigurationError)
+        assert "credentials" in str(error)
+        assert server.requests == []
+        assert now() == 0.0
+
+
+@pytest.mark.looptime
+async def test_a_place_in_a_callers_pool_may_take_long() -> None:
+    """Waiting for one of a caller's few connections is no exchange: twenty slow ones through one all succeed."""
+    limits = Limits(connect_timeout=1.0, exchange_timeout=2.0)
+    slow = bad.in_turn(bad.pause(1.5), DONE)
+    async with (
+        MisbehavingServer(slow) as server,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+    ):
+        async with new_client(server.url, session=session, limits=limits) as client:
+            waits = (client.wait_for_result(task_id) for task_id in ids(20))
+            results = await asyncio.gather(*waits)
+        assert [result.text for result in results] == ["the answer"] * 20
+        assert len(server.requests) == 20
+        assert server.connections == 1
+        assert now() == pytest.approx(30.0, abs=0.01)
+
+
+async def test_two_clients_may_share_a_session() -> None:
+    """Closing one client leaves another one on the same session in work."""
+    async with MisbehavingServer(DONE) as server, aiohttp.ClientSession() as session:
+        first, second = (new_client(server.url, session=session) for _ in range(2))
+        await first.fetch(ID)
+        await first.close()
+        await second.fetch(ID)
+        await second.close()
+        assert server.connections == 1
+        assert not session.closed
+
+
+async def test_a_callers_session_has_its_own_proxy_and_tls() -> None:
+    """`proxy=` and `ssl_context=` beside `session=` are refused: they would have no effect."""
+    async with aiohttp.ClientSession() as session:
+        for setting in ({"proxy": "http://127.0.0.1:9"}, {"ssl_context": ssl.create_default_context()}):
+            with pytest.raises(ConfigurationError, match="session="):
+                DistributeClient(KEY, session=session, **setting)  # type: ignore[arg-type]
+
+
+# Its own session.
+
+
+@pytest.mark.looptime
+async def test_nothing_is_opened_before_the_first_use() -> None:
+    """A client can be made without a loop's help and costs nothing until it is used; then it keeps its connections."""
+    async with MisbehavingServer(*says("QUEUED", "COMPLETED")) as server:
+        client = new_client(server.url)
+        watch = client.watch(ID)
+        await asyncio.sleep(1)
+        assert_nothing_runs(client)
+        assert server.connections == 0
+        assert client._session._own is None
+        await watch
+        assert (server.connections, connections_at(server), connections_in_use(client)) == (1, 1, 0)
+        await client.close()
+        await turns(5)
+        assert connections_at(server) == 0
+
+
+def test_a_client_can_be_made_without_a_loop() -> None:
+    """Making a client, at import time say, needs no running event loop; the first use ties it to its own."""
+    client = DistributeClient(KEY, base_url="http://127.0.0.1:9", retry=Retry(attempts=1))
+
+    async def use() -> None:
+        await caught(client.fetch(ID), APIConnectionError)
+        await client.close()
+
+    asyncio.run(use())
+
+
+def test_a_client_belongs_to_one_loop() -> None:
+    """A client, or a watch of one, that is used on a second event loop says so, and sends nothing."""
+    client = DistributeClient(KEY, base_url="http://127.0.0.1:9", retry=Retry(attempts=1))
+    watch = client.watch(ID)
+
+    async def begin() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 0.01)
+
+    async def go_on() -> None:
+        for wait in (client.wait_for_result(ID), client.fetch(ID), client.watch(ID), watch, anext(watch)):
+            error = await caught(asyncio.wait_for(wait, 5), ConfigurationError)
+            assert "event loop" in str(error)
+
+    async def main() -> None:
+        try:
+            await begin()
+            await asyncio.to_thread(asyncio.run, go_on())
+        finally:
+            await client.close()
+
+    asyncio.run(main())
+
+
+# The end.
+
+Wait = Callable[[DistributeClient], Awaitable[Any]]
+WAITS: dict[str, Wait] = {
+    "wait_for_result": lambda client: client.wait_for_result(ID),
+    "await": lambda client: client.watch(ID),
+    "iterate": lambda client: listed(client.watch(ID)),
+    "fetch": lambda client: client.fetch(ID),
+}
+HANGING: dict[str, list[Behaviour]] = {
+    "in an exchange": [bad.silence()],
+    "between polls": says("QUEUED"),
+    "backing off": [bad.status(500)],
+    "in a pause": [bad.status(429, Retry_After="100")],
+    "in an outage": [bad.status(503)],
+}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize("script", HANGING.values(), ids=HANGING)
+async def test_closing_ends_running_waits(script: list[Behaviour], wait: Wait) -> None:
+    """`close()` ends every wait at once with ClientClosedError, and leaves nothing running and nothing open."""
+    async with MisbehavingServer(*script) as server:
+        async with new_client(server.url, retry=Retry(attempts=99)) as client:
+            if wait is WAITS["fetch"] and script is HANGING["between polls"]:
+                return  # a fetch has no such place
+            waits = [asyncio.ensure_future(wait(client)) for _ in range(3)]
+            await asyncio.sleep(20.5)
+            began = now()
+        errors = [await caught(waiting, ClientClosedError) for waiting in waits]
+        assert now() == began
+        assert len({id(error) for error in errors}) == 3
+        assert {error.task_id for error in errors} == {ID}
+        await turns(5)
+        assert_nothing_runs(client)
+        assert connections_at(server) == 0
+        await assert_silence(server)
+        assert repr(client) == "<DistributeClient for 127.0.0.1 (closed)>"
+
+
+@pytest.mark.looptime
+async def test_closing_ends_waits_that_are_held_back() -> None:
+    """Waits that have not got their turn yet are ended too."""
+    limits = Limits(max_in_flight=1)
+    async with MisbehavingServer(bad.silence()) as server, new_client(server.url, limits=limits) as client:
+        waits = [asyncio.create_task(client.wait_for_result(task_id)) for task_id in ids(20)]
+        await asyncio.sleep(1)
+        await client.close()
+        errors = await asyncio.gather(*waits, return_exceptions=True)
+        assert {type(error) for error in errors} == {ClientClosedError}
+        assert len(server.requests) == 1
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("was_used", [False, True])
+async def test_a_closed_client_says_so(was_used: bool) -> None:
+    """Closing again is harmless; every use after it raises ClientClosedError and sends nothing."""
+    async with MisbehavingServer(DONE) as server:
+        client = new_client(server.url)
+        if was_used:
+            await client.fetch(ID)
+        await client.close()
+        await client.close()
+        async with client:
+            pass
+        for wait in WAITS.values():
+            await caught(wait(client), ClientClosedError)
+        assert len(server.requests) == was_used
+
+
+@pytest.mark.looptime
+async def test_what_is_known_outlives_the_client() -> None:
+    """A watch that had reached its end keeps it after `close()`, and what was seen but not yet told is told."""
+    script = [*says("QUEUED", "COMPLETED")]
+    async with MisbehavingServer(*script) as server:
+        async with new_client(server.url) as client:
+            ended, behind, begun = client.watch(ID), client.watch(ID), client.watch(ids(1)[0])
+            await anext(behind)
+            await ended
+        assert (await ended).text == "the answer"
+        assert await listed(behind) == ["COMPLETED"]
+        assert (await behind).text == "the answer"
+        await caught(begun, ClientClosedError)
+
+
+@pytest.mark.looptime
+async def test_closing_by_one_who_waits() -> None:
+    """A reader may close the client from within its own loop; the next step of the loop says so."""
+    async with MisbehavingServer(*says("QUEUED")) as server, new_client(server.url) as client:
+        watch = client.watch(ID)
+        await anext(watch)
+        await client.close()
+        await caught(anext(watch), ClientClosedError)
+        await caught(watch, ClientClosedError)
+
+
+@pytest.mark.looptime
+async def test_leaving_the_context_closes_after_an_error_too() -> None:
+    """`async with` gives the client itself, closes it whatever happens inside, and lets the error through."""
+    async with MisbehavingServer(DONE) as server:
+        made = new_client(server.url)
+
+        async def use() -> None:
+            async with made as client:
+                assert client is made
+                await client.fetch(ID)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await use()
+        await turns(5)
+        assert connections_at(server) == 0
+        await caught(made.fetch(ID), ClientClosedError)

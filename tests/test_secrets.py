@@ -1,0 +1,171 @@
+"""The key, and what lies beneath: neither is ever shown to whoever reads an error, a log or a repr."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import ssl
+from typing import Any
+
+import aiohttp
+import pytest
+
+from distribute_async import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    ClientClosedError,
+    ConfigurationError,
+    DistributeClient,
+    DistributeError,
+    NotFoundError,
+    Retry,
+    TaskFailedError,
+    WaitTimeoutError,
+)
+from tests import misbehaving as bad
+from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.waiting import ID, KEY, assert_is_ours, body, caught, listed, new_client, says, turns
+
+ECHO = {"message": f"no such key: {KEY}, authorization: Bearer {KEY}"}
+
+#: What a wait meets, and the error in which it ends.
+ENDINGS: dict[str, tuple[Behaviour, type[DistributeError]]] = {
+    "401 with an echo": (bad.status(401, ECHO, x_request_id=f"id-{KEY}"), AuthenticationError),
+    "404 with an echo": (bad.status(404, ECHO, x_request_id=KEY), NotFoundError),
+    "302 with an echo": (bad.status(302, ECHO, Location=f"http://127.0.0.1:9/?key={KEY}"), APIStatusError),
+    "500 with an echo": (bad.status(500, ECHO), APIStatusError),
+    "429 with an echo": (bad.status(429, ECHO, Retry_After="9999"), APIStatusError),
+    "a shape with an echo": (bad.good({"status": [KEY], KEY: KEY, "created": KEY}), APIResponseValidationError),
+    "text with an echo": (bad.good(KEY.encode()), APIResponseValidationError),
+    "a strange code with an echo": (bad.status(299, ECHO), APIResponseValidationError),
+    "a head with an echo": (bad.raw(f"HTTP/1.1 {KEY}\r\n\r\n".encode()), APIConnectionError),
+    "a header line with an echo": (bad.raw(bad.head()[:-2] + KEY.encode() + b"\r\n\r\n"), APIConnectionError),
+    "cut off": (bad.close, APIConnectionError),
+    "reset": (bad.reset, APIConnectionError),
+    "cut within the body": (bad.truncated(KEY.encode()), APIConnectionError),
+    "silence": (bad.silence(), WaitTimeoutError),
+    "never over": (bad.good(body("QUEUED")), WaitTimeoutError),
+    "failed": (bad.good(body("ERROR")), TaskFailedError),
+}
+WAITS: dict[str, Any] = {
+    "wait_for_result": lambda client: client.wait_for_result(ID),
+    "await": lambda client: client.watch(ID),
+    "iterate": lambda client: listed(client.watch(ID)),
+    "fetch": lambda client: client.fetch(ID),
+}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("scheme", [None, "Bearer"])
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize(("behaviour", "kind"), ENDINGS.values(), ids=ENDINGS)
+async def test_no_error_shows_the_key_or_what_lies_beneath(
+    behaviour: Behaviour, kind: type[DistributeError], wait: Any, scheme: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No error holds the key in its text, attributes or our frames' locals, nor any object of a library beneath."""
+    if kind is TaskFailedError and wait in (WAITS["iterate"], WAITS["fetch"]):
+        return  # which don't raise it
+    if wait is WAITS["fetch"] and behaviour is ENDINGS["never over"][0]:
+        return
+    caplog.set_level(logging.DEBUG)
+    asyncio.get_running_loop().set_debug(True)
+    async with MisbehavingServer(behaviour) as server:
+        settings = {"retry": Retry(attempts=2, max_outage=20.0), "timeout": 60.0, "auth_scheme": scheme}
+        async with new_client(server.url, **settings) as client:
+            error = await caught(wait(client), kind)
+    shown = [str(error), repr(error), repr(error.args), repr(vars(error)), repr(client), repr(vars(client))]
+    shown += [repr(pickle.dumps(error)), *(record.getMessage() + str(record.exc_text) for record in caplog.records)]
+    shown += [repr(client._session), repr(client.chat)]
+    assert [text for text in shown if KEY in text] == []
+    assert error.task_id == ID
+
+
+@pytest.mark.looptime
+async def test_waits_that_are_closed_or_cut_show_nothing() -> None:
+    """The errors of closing, of a session closed beneath and of a wrong address are as clean as the others."""
+    async with MisbehavingServer(bad.silence()) as server:
+        client = new_client(server.url)
+        waiting = asyncio.create_task(client.wait_for_result(ID))
+        await asyncio.sleep(1)
+        await client.close()
+        await caught(waiting, ClientClosedError)
+        async with aiohttp.ClientSession() as session, new_client(server.url, session=session) as client:
+            waiting = asyncio.create_task(client.wait_for_result(ID))
+            await asyncio.sleep(1)
+            await session.close()
+            assert_is_ours(await caught(waiting, DistributeError))
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "a newline": {"api_key": KEY + "\n"},
+    "not ASCII": {"api_key": KEY + "\xe9"},
+    "a blank": {"api_key": " " + KEY},
+    "bytes": {"api_key": KEY.encode()},
+    "a list": {"api_key": [KEY]},
+    "address": {"base_url": "http://host.example"},
+    "headers": {"headers": {"Host": "other"}},
+    "scheme": {"auth_scheme": "two words"},
+    "timeout": {"timeout": -1},
+    "TLS": {"ssl_context": ssl._create_unverified_context()},
+}
+
+
+@pytest.mark.parametrize("settings", REFUSED.values(), ids=REFUSED)
+def test_a_setting_that_is_refused_does_not_show_the_key(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the error that refuses a setting shows the key, nor do our frames in its traceback."""
+    monkeypatch.setenv("DISTRIBUTE_API_KEY", KEY)
+    with pytest.raises(ConfigurationError) as raised:
+        DistributeClient(**settings)
+    assert_is_ours(raised.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(
+            {"base_url": f"https://user:{KEY}@host"},
+            {"base_url": f"https://host?key={KEY}"},
+            {"auth_scheme": f"a {KEY}"},
+        ),
+        *({"headers": {"Authorization": KEY}}, {"headers": {"X": f"{KEY}\n"}}, {"headers": {f"{KEY}\n": "x"}}),
+    ],
+    ids=["password", "query", "scheme", "authorization", "header's value", "header's name"],
+)
+def test_a_key_in_a_wrong_place_is_not_repeated(settings: dict[str, Any]) -> None:
+    """Who puts the key where it doesn't belong isn't answered with it."""
+    with pytest.raises(ConfigurationError) as raised:
+        DistributeClient("a-key", **settings)
+    assert KEY not in str(raised.value) + repr(raised.value)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_the_key_never_goes_to_another_origin(code: int) -> None:
+    """A redirect, to another host or the same one, is never followed: it is an error that says so."""
+    async with MisbehavingServer(*says("COMPLETED")) as elsewhere:
+        for place in (elsewhere.url, "/async/chat/result", f"https://127.0.0.1:{elsewhere.port}/"):
+            async with (
+                MisbehavingServer(bad.status(code, b"", Location=place)) as server,
+                new_client(server.url) as client,
+            ):
+                error = await caught(client.wait_for_result(ID), APIStatusError)
+                assert error.status_code == code
+                assert "redirects are not followed" in str(error)
+                assert len(server.requests) == 1
+        await turns(5)
+        assert elsewhere.connections == 0
+
+
+@pytest.mark.looptime
+async def test_the_key_goes_out_once_for_each_request() -> None:
+    """The key is in the `authorization` header of a request, and nowhere else in it."""
+    async with MisbehavingServer(*says("QUEUED", "COMPLETED")) as server, new_client(server.url) as client:
+        await client.wait_for_result(ID)
+    for request in server.requests:
+        assert request.raw.count(KEY.encode()) == 1
+        assert request.header("authorization") == [KEY]
