@@ -38,6 +38,8 @@ from distribute_async._status import TaskStatus
 MAX_DEPTH = 64
 #: Entries of one list of the specification (choices, tool calls). It allows 2 choices; each costs 20 µs of the loop.
 MAX_ITEMS = 1_000
+#: Characters of a status. The specification's longest has 20.
+MAX_STATUS = 64
 #: Of the service's own words in an error.
 MAX_MESSAGE = 300
 
@@ -220,7 +222,11 @@ def _number(value: Any, _: Any) -> float:
 
 
 def _status(value: Any, _: Any) -> TaskStatus:
-    return TaskStatus(_text(value, _))
+    text = _text(value, _)
+    # Statuses get into logs and onto screens: any word will do, but no page and nothing that steers a terminal.
+    if not 0 < len(text) <= MAX_STATUS or not text.isprintable():
+        raise _UnfitError("no word")
+    return TaskStatus(text)
 
 
 @functools.cache

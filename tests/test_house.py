@@ -93,11 +93,12 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
     assert foreign == set()
 
 
-def test_the_command_line_uses_the_public_face_only() -> None:
+@pytest.mark.parametrize("room", ["cli", "integrations", "testing"])
+def test_what_is_built_on_the_core_uses_the_public_face_only(room: str) -> None:
     """What is built on the core gets along with what every user has."""
     private = {
         name
-        for module in (PACKAGE / "cli").glob("*.py")
+        for module in (PACKAGE / room).rglob("*.py")
         for name in imported(module)
         if name.startswith("distribute_async._")
     }
