@@ -43,9 +43,17 @@ class Gate:
         self._probes = 0
         self._probing = False
         self._resumed_at = -math.inf
-        self._sent_since_resume = 0
         #: Loop time of the outage's first failure; None while there is no outage.
         self.down_since: float | None = None
+
+    @property
+    def running(self) -> int:
+        """Exchanges under way."""
+        return self._running
+
+    def paused_for(self, now: float) -> float:
+        """Seconds for which everything is still held back; 0 without a pause."""
+        return max(0.0, self._paused_until - now)
 
     def opens_at(self, now: float) -> float:
         """The earliest time for the next exchange; infinite where only the end of another one can bring it."""
@@ -54,10 +62,6 @@ class Gate:
         at = max(now, self._paused_until, self._next_slot)
         if self.down_since is not None:
             return math.inf if self._probing else max(at, self._probe_at)
-        if now < self._resumed_at + RESUME_SECONDS:
-            # Request n leaves when 10 · (2^t - 1) reaches n: 10 in the first second, twice as many in each further
-            # one, and no burst at the turn of a second.
-            at = max(at, self._resumed_at + math.log2(1 + self._sent_since_resume / RESUME_REQUESTS))
         return at
 
     def enter(self, now: float) -> bool:
@@ -103,9 +107,18 @@ class Gate:
         self._allowed = 1
 
     def _count_request(self, now: float) -> None:
-        self._sent_since_resume += 1
-        if self._limits.max_polls_per_second is not None:
-            self._next_slot = max(self._next_slot, now) + 1 / self._limits.max_polls_per_second
+        # A reservation of the next request's time: fair, and known ahead. What isn't used is not saved up.
+        self._next_slot = self._slot_after(max(self._next_slot, now))
+
+    def _slot_after(self, at: float) -> float:
+        """When the next request may leave after one at this time, by the rate and the ration of the return."""
+        slot = at if self._limits.max_polls_per_second is None else at + 1 / self._limits.max_polls_per_second
+        since_resume = at - self._resumed_at
+        if since_resume >= RESUME_SECONDS:
+            return slot
+        # Up to t seconds there is room for `RESUME_REQUESTS` · (2^t - 1): as many in the first second, twice as many in
+        # each further one, and no burst at the turn of a second. (What rounding takes off is put back.)
+        return max(slot, self._resumed_at + math.log2(2**since_resume + 1 / RESUME_REQUESTS) + 1e-9)
 
     def _recover(self, now: float) -> None:
         self._failures = 0
@@ -113,7 +126,6 @@ class Gate:
         if self.down_since is not None:
             self.down_since = None
             self._resumed_at = now
-            self._sent_since_resume = 0
         self._allowed = min(self._allowed + 1, self._limits.max_in_flight)
 
     def _count_failure(self, key: str, now: float, *, is_crowd: bool) -> None:
