@@ -155,7 +155,11 @@ class DistributeClient:
         retry = retry or Retry()
         self._pace = Pace(pacing or Pacing(), retry, retry_steps(retry))
         self._poller: Poller | None = None
-        self.chat: Tasks[ChatResult] = Tasks(self, CHAT)
+
+    @property
+    def chat(self) -> Tasks[ChatResult]:
+        """Chat tasks, which the client's own methods are short for."""
+        return Tasks(self, CHAT)  # made anew: one kept here would keep the client from going with its last user
 
     def __repr__(self) -> str:
         host = "nowhere" if self._url is None else self._url.host

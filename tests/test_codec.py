@@ -1,8 +1,10 @@
-"""The codec as a whole: whatever comes in, a model or an error of ours comes out."""
+"""The codec as a whole: whatever comes in, a model or an error of ours comes out, by either way to read JSON."""
 
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,85 +14,97 @@ from hypothesis import strategies as st
 from distribute_async import APIResponseValidationError, APIStatusError, ChatResult
 from distribute_async._codec import decode, retry_after
 from distribute_async._errors import DistributeError
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=20,
-)
-
-FIELDS = ["id", "status", "created", "finished", "model", "service_tier", "usage", "choices", "message", "extra"]
-near_answers = st.dictionaries(st.sampled_from(FIELDS), json_values).map(lambda body: json.dumps(body).encode())
-bodies = st.binary() | json_values.map(lambda value: json.dumps(value).encode()) | near_answers
-headers = st.dictionaries(st.sampled_from(["retry-after", "date", "x-request-id"]), st.text())
+from tests.fuzz import bodies as made
+from tests.fuzz.oracle import JSON_PATHS, JsonPath, heard, reading_json_with
 
 
-@seed(2611)
-@settings(max_examples=400, deadline=None)
-@given(status_code=st.integers(100, 999), headers=headers, body=bodies)
-def test_anything_gives_a_model_or_an_error_of_ours(status_code: int, headers: dict[str, str], body: bytes) -> None:
-    """Any bytes with any status code and headers give a model or one of our errors, as a value, never anything else."""
-    for code in (200, status_code):
-        heard = decode(code, headers, body, ChatResult)
-        assert isinstance(heard, ChatResult | DistributeError)
-        if isinstance(heard, ChatResult):
-            assert code == 200
-            json.dumps(heard.to_dict(), allow_nan=False)
+@pytest.fixture(params=JSON_PATHS)
+def json_path(request: pytest.FixtureRequest) -> Iterator[JsonPath]:
+    """The test runs once with orjson and once as if it wasn't installed."""
+    with reading_json_with(request.param):
+        yield request.param
 
 
-SOUND: dict[str, Any] = {
-    "status": "COMPLETED",
-    "created": 1,
-    "model": "m",
-    "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": "c", "role": "assistant"}}],
-}
+def error_of(body: bytes, status_code: int = 200, headers: dict[str, str] | None = None) -> DistributeError:
+    error = decode(status_code, headers or {}, body, ChatResult)
+    assert isinstance(error, DistributeError), error
+    return error
 
 
-def changed(path: list[str | int], value: object) -> bytes:
-    body = json.loads(json.dumps(SOUND))
-    at = body
-    for step in path[:-1]:
-        at = at[step]
-    at[path[-1]] = value
-    return json.dumps(body).encode()
+def result_of(body: bytes) -> ChatResult:
+    result = decode(200, {}, body, ChatResult)
+    assert isinstance(result, ChatResult), result
+    return result
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "named"),
-    [
-        (["status"], 5, "status"),
-        (["status"], None, "status"),
-        (["created"], "1", "created"),
-        (["created"], True, "created"),
-        (["model"], None, "model"),
-        (["choices"], "abc", "choices"),
-        (["choices"], {"0": {}}, "choices"),
-        (["choices"], [None], "choices"),
-        (["choices"], [{}] * 1001, "choices"),
-        (["choices", 0, "index"], "0", "choices[0].index"),
-        (["choices", 0, "message", "content"], 1.5, "message.content"),
-        (["choices", 0, "message", "role"], None, "message.role"),
-        (["choices", 0, "message", "tool_calls"], {}, "message.tool_calls"),
-        (["usage"], {"total_tokens": 1}, "usage"),
-        (["usage"], [], "usage"),
-    ],
-)
-def test_a_wrong_type_names_its_field_and_hides_its_value(path: list[str | int], value: object, named: str) -> None:
-    """A value of the wrong type is refused, never coerced; the error names the field's path and not what was there."""
-    error = decode(200, {}, changed(path, value), ChatResult)
+def named(cases: list[tuple[str, bytes]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in cases])
+
+
+@named(made.NO_JSON)
+def test_no_json_says_so(json_path: JsonPath, body: bytes) -> None:
+    """What is no JSON text in UTF-8 is an answer that another attempt may better."""
+    error = error_of(body)
+    assert isinstance(error, APIResponseValidationError)
+    assert (error.reason, str(error)) == ("not_json", "the answer is empty or no JSON")
+
+
+@named(made.NO_ANSWER)
+def test_json_that_is_no_answer_says_so(json_path: JsonPath, body: bytes) -> None:
+    """JSON of another shape, with numbers that no double holds, too deep or too long is no answer."""
+    error = error_of(body)
     assert isinstance(error, APIResponseValidationError)
     assert error.reason == "shape"
-    assert named in str(error)
-    assert repr(value) not in str(error)
 
 
-@pytest.mark.parametrize("field", ["status", "created", "model"])
-def test_a_missing_required_field_is_refused(field: str) -> None:
-    """What the specification requires must be there."""
-    body = {name: value for name, value in SOUND.items() if name != field}
-    error = decode(200, {}, json.dumps(body).encode(), ChatResult)
+@named(made.ODD)
+def test_what_is_only_odd_is_taken(json_path: JsonPath, body: bytes) -> None:
+    """Lone surrogates, duplicates, the largest allowed depth, length and numbers are no fault."""
+    assert result_of(body).model
+
+
+@named(made.NULLS)
+def test_null_for_what_may_be_missing_is_no_fault(json_path: JsonPath, body: bytes) -> None:
+    """Null where a field is optional, in `choices` and in the content is taken as nothing."""
+    assert result_of(body).model == "text"
+
+
+@named(made.WRONG)
+def test_each_wrong_type_names_its_field(request: pytest.FixtureRequest, json_path: JsonPath, body: bytes) -> None:
+    """Each field of the specification refuses every other JSON type, and its absence where it is required, by name."""
+    error = error_of(body)
     assert isinstance(error, APIResponseValidationError)
-    assert field in str(error)
+    assert error.reason == "shape"
+    field = request.node.callspec.id.partition("-")[2].split(" ")[0]
+    assert f"@ .{field}" in str(error)
+
+
+def test_the_words_of_an_error() -> None:
+    """The error says what is wrong and where, for the first three of its kind."""
+    body = {
+        "status": 7,
+        "created": "1",
+        "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": "", "role": "x", "tool_calls": 1}}],
+    }
+    assert str(error_of(json.dumps(body).encode())) == (
+        "the answer is not what the API promises: no string @ .status; no number @ .created; "
+        "a required field is missing @ .model"
+    )
+    body = {**body, "status": "QUEUED", "created": 1, "model": "m", "usage": 1}
+    assert str(error_of(json.dumps(body).encode())) == (
+        "the answer is not what the API promises: no list @ .choices[0].message.tool_calls; no object @ .usage"
+    )
+    assert str(error_of(made.with_extra(b"NaN"))) == (
+        "the answer is not what the API promises: a number is not finite, or too large for a double"
+    )
+    assert (
+        str(error_of(made.with_extra(b"[" * 99 + b"]" * 99)))
+        == "the answer is not what the API promises: nested too deeply"
+    )
+    assert str(error_of(b"[" * 100_000)) == "the answer is not what the API promises: nested too deeply"
+    assert str(error_of(b"[]")) == "the answer is no JSON object"
+    many = json.dumps({**made.example(), "choices": [{}] * 1_001}).encode()
+    assert str(error_of(many)) == "the answer is not what the API promises: more than 1000 entries @ .choices"
 
 
 @pytest.mark.parametrize(
@@ -104,13 +118,22 @@ def test_a_missing_required_field_is_refused(field: str) -> None:
         ("nan", None),
         ("inf", None),
         ("1e999", None),
+        ("9" * 15, 999_999_999_999_999.0),
+        ("9" * 16, None),
         ("9" * 400, None),
+        ("1.123456789", 1.123456789),
+        ("1.1234567890", None),
+        ("1.", None),
+        (".5", None),
+        ("1.5\n2", None),
         ("soon", None),
         ("", None),
         ("٣", None),
         ("Tue, 24 Nov 2026 08:00:30 GMT", 30.0),
         ("Tue, 24 Nov 2026 07:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2026 09:00:30 +0100", 30.0),
         ("Tue, 99 Nov 2026 07:00:00 GMT", None),
+        ("Tue, 24 Nov 2026 08:00:30 -99999999999", None),
     ],
 )
 def test_retry_after(text: str, expected: float | None) -> None:
@@ -118,16 +141,204 @@ def test_retry_after(text: str, expected: float | None) -> None:
     assert retry_after({"retry-after": text, "date": "Tue, 24 Nov 2026 08:00:00 GMT"}) == expected
 
 
+def test_retry_after_is_none_without_the_header() -> None:
+    """An answer without Retry-After asks for nothing, whatever its date."""
+    assert retry_after({}) is None
+    assert retry_after({"date": "Tue, 24 Nov 2026 08:00:00 GMT"}) is None
+
+
+def test_a_date_gone_by_is_no_pause_whatever_clock_is_asked() -> None:
+    """A Retry-After of long ago is 0 by this machine's clock too, where the answer's Date is missing or senseless."""
+    for date in ({}, {"date": "yesterday"}):
+        assert retry_after({"retry-after": "Tue, 24 Nov 1998 08:00:00 GMT", **date}) == 0.0
+
+
 def test_an_error_carries_the_services_words() -> None:
     """The documented `{message}`, the request id and Retry-After reach the error; control characters don't."""
-    error = decode(
-        503, {"retry-after": "2", "x-request-id": "r-1"}, b'{"message": "over\\u001b[31m loaded\\n"}', ChatResult
-    )
+    error = error_of(b'{"message": "over\\u001b[31m loaded\\n"}', 503, {"retry-after": "2", "x-request-id": "r\n-\t 1"})
     assert isinstance(error, APIStatusError)
     assert (error.status_code, error.message, error.request_id, error.retry_after) == (
         503,
         "over [31m loaded",
-        "r-1",
+        "r - 1",
         2,
     )
     assert "HTTP 503 Service Unavailable: over [31m loaded" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", None),
+        (b"<html>", None),
+        (b"[]", None),
+        (b'"message"', None),
+        (b"[" * 100_000, None),
+        (b"{}", None),
+        (b'{"message": null}', None),
+        (b'{"message": 7}', None),
+        (b'{"message": {"message": "x"}}', None),
+        (b'{"message": ""}', None),
+        (b'{"message": " \\n\\u0000 "}', None),
+        (b'{"message": "  a \\u2028 b\\ud800c  "}', "a b c"),
+        (b'{"message": "' + b"x" * 299 + b' yz"}', "x" * 299 + " "),
+        (b'{"message": "' + b"x" * 100_000 + b'"}', "x" * 300),
+        (b'{"message": "' + b" " * 598 + b'abc"}', "ab"),
+    ],
+)
+def test_the_services_words_are_one_short_line(json_path: JsonPath, body: bytes, message: str | None) -> None:
+    """The message of an error is at most 300 characters of printable text, and None where there is none."""
+    error = error_of(body, 500)
+    assert isinstance(error, APIStatusError)
+    assert error.message == message
+    assert (error.request_id, error.retry_after) == (None, None)
+
+
+def test_a_code_that_the_api_lacks_says_which() -> None:
+    """A code that is no error's is named in the error."""
+    for code in (100, 201, 204, 299, 600, 999):
+        error = error_of(made.SOUND, code)
+        assert isinstance(error, APIResponseValidationError)
+        assert (error.reason, str(error)) == ("code", f"the API has no answer with status code {code}")
+
+
+# What may come: bytes, JSON, almost an answer, an answer; and headers.
+
+json_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([2**63, 2**64, -(2**63) - 1, 10**30, 10**400])
+    | st.floats()
+    | st.text()
+)
+json_values = st.recursive(
+    json_leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+# What both JSON paths can hold exactly: 64 bits of integer, and doubles.
+plain_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+new_statuses = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=64)
+
+
+def sound(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Whatever the specification allows here, and what a newer service may add."""
+    kind = schema["type"]
+    if kind == "object":
+        known = schema["properties"]
+        required = {name: sound(inner) for name, inner in known.items() if name in schema["required"]}
+        optional = {name: sound(inner) for name, inner in known.items() if name not in schema["required"]}
+        extras = st.dictionaries(texts.filter(lambda name: name not in known), plain_values, max_size=2)
+        return st.builds(
+            lambda named, extra: {**named, **extra}, st.fixed_dictionaries(required, optional=optional), extras
+        )
+    if kind == "array":
+        return st.lists(sound(schema["items"]), max_size=2)
+    if kind == "string":
+        words = schema.get("enum", [])
+        return st.sampled_from(words) | new_statuses if "COMPLETED" in words else st.sampled_from(["", *words]) | texts
+    return st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+answers = sound(made.SCHEMA)
+places = st.sampled_from([field.path for field in made.fields()])
+almost_answers = st.builds(made.replaced, st.just(made.example()), places, json_values)
+bodies = (
+    st.binary()
+    | (json_values | almost_answers | answers).map(lambda value: json.dumps(value).encode())
+    | st.sampled_from([body for _, body in [*made.ODD, *made.NO_JSON, *made.NO_ANSWER] if len(body) < 10_000])
+)
+numbers = st.integers(-(10**6), 10**6).map(str) | st.floats().map(str)
+dates = st.builds(
+    "{}, {} {} {} {}:{}:{} {}".format,
+    st.sampled_from(["Tue", "tue", "Tuesday", ""]),
+    st.integers(-1, 99),
+    st.sampled_from(["Nov", "nov", "Foo", "11", ""]),
+    st.integers(-1, 99_999),
+    st.integers(-1, 99),
+    st.integers(-1, 99),
+    st.sampled_from(["00", "30", "61", "7.5", ""]),
+    st.sampled_from(["GMT", "UTC", "-0000", "+0100", "+9999", "-99999999999", "EST", "", "x"]),
+)
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "date", "x-request-id", "content-type"]), texts | numbers | dates
+)
+
+
+@seed(2611)
+@settings(max_examples=400, deadline=None)
+@given(status_code=st.integers(-1, 1_100), headers=headers, body=bodies)
+def test_anything_gives_a_model_or_an_error_of_ours(status_code: int, headers: dict[str, str], body: bytes) -> None:
+    """Any bytes with any status code and headers give a model or one of our errors, the same by both JSON paths."""
+    for code in (200, status_code):
+        heard(code, headers, body)
+
+
+@seed(2611)
+@settings(max_examples=200, deadline=None)
+@given(body=answers)
+def test_a_sound_answer_goes_there_and_back(body: dict[str, Any]) -> None:
+    """Whatever the specification allows, with unknown fields at any level, comes back from `to_dict` as it was sent."""
+    for path in JSON_PATHS:
+        with reading_json_with(path):
+            back = result_of(json.dumps(body).encode()).to_dict()
+        assert json.dumps(back, sort_keys=True) == json.dumps(body, sort_keys=True)
+
+
+CANARY = "c4n4ry"
+CANARY_NUMBER = 271828182845
+secrets = st.recursive(
+    st.sampled_from([CANARY, CANARY_NUMBER, CANARY_NUMBER + 0.5, True, None]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([CANARY, "id"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def told(body: Any) -> Any:
+    """An answer with a canary in place of each text and each number."""
+    if isinstance(body, dict):
+        return {**{name: told(value) for name, value in body.items()}, CANARY: CANARY}
+    if isinstance(body, list):
+        return [told(value) for value in body]
+    return CANARY if isinstance(body, str) else CANARY_NUMBER
+
+
+@seed(2611)
+@settings(max_examples=300, deadline=None)
+@given(place=places, value=secrets, cut=st.none() | st.integers(0, 60), code=st.sampled_from([200, 200, 404, 500, 202]))
+def test_an_error_holds_no_value_of_the_body(
+    place: tuple[made.Step, ...], value: object, cut: int | None, code: int
+) -> None:
+    """However an answer is wrong, nothing that stood in it is in the error's text, repr or arguments."""
+    body = json.dumps(made.replaced(told(made.example()), place, value)).encode()
+    error = heard(code, {}, body if cut is None else body[: len(body) - cut])
+    if isinstance(error, DistributeError):
+        for text in (str(error), repr(error), repr(error.args), repr(vars(error))):
+            assert CANARY not in text
+            assert str(CANARY_NUMBER) not in text
+
+
+# What it costs.
+
+
+@named(made.DENSE)
+def test_one_answer_costs_so_much_at_most(body: bytes) -> None:
+    """The densest answers under the size cap cost under 64 MiB: not half a million errors where one would do."""
+    assert 900_000 < len(body) <= 1 << 20
+    tracemalloc.start()
+    try:
+        decode(200, {}, body, ChatResult)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20

@@ -352,6 +352,19 @@ async def test_no_last_poll_over_the_rate() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_last_poll_that_gets_its_turn_too_late_is_not_made() -> None:
+    """A last poll that waits for a slot beyond its deadline has lost its reason, though others wait on the id."""
+    script = [*says("QUEUED"), bad.in_turn(bad.pause(10.0), *says("COMPLETED")), *says("COMPLETED")]
+    limits = Limits(max_in_flight=1)
+    async with MisbehavingServer(*script) as server, new_client(server.url, pacing=RARELY, limits=limits) as client:
+        hasty, patient = (asyncio.create_task(client.wait_for_result(ID, timeout=seconds)) for seconds in (8, 500))
+        await asyncio.sleep(5)
+        await asyncio.gather(client.wait_for_result(OTHER_ID), caught(hasty, WaitTimeoutError))
+        assert (await patient).text == "the answer"
+        assert server.times == [0.0, pytest.approx(5.0), pytest.approx(100.0)]
+
+
+@pytest.mark.looptime
 async def test_a_slow_answer_at_the_deadline_is_cut(emulator: Emulator, client: DistributeClient) -> None:
     """An answer that would come a moment after the deadline is not waited for."""
     task_id = emulator.add_task([(0, "COMPLETED")], faults=[fault.delay(1.06)])

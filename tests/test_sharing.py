@@ -7,6 +7,7 @@ import contextvars
 import random
 from itertools import groupby, pairwise
 
+import aiohttp
 import pytest
 
 from distribute_async import (
@@ -248,16 +249,29 @@ async def test_each_gets_its_own_copy_of_an_error(emulator: Emulator, client: Di
 
 
 @pytest.mark.looptime
-async def test_an_exchange_carries_nobodys_context(emulator: Emulator, client: DistributeClient) -> None:
-    """The context variables of whoever came first stay its own, and those of others theirs."""
-    name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
-    task_id = emulator.add_task(LIFE)
+async def test_an_exchange_carries_nobodys_context() -> None:
+    """An exchange serves all who wait: it runs without the context variables of whoever came first."""
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")
+    heard: list[str] = []
 
-    async def reader(own: str) -> bool:
-        name.set(own)
-        return [name.get() async for _ in client.watch(task_id)] == [own] * len(PATH)
+    async def listen(*_: object) -> None:
+        heard.append(name.get())
 
-    assert all(await asyncio.gather(reader("first"), reader("second")))
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(listen)
+    async with (
+        MisbehavingServer(*says("QUEUED", "COMPLETED")) as server,
+        aiohttp.ClientSession(trace_configs=[trace]) as session,
+        new_client(server.url, session=session) as client,
+    ):
+
+        async def reader(own: str) -> list[str]:
+            name.set(own)
+            return [name.get() async for _ in client.watch(ID)]
+
+        told = await asyncio.gather(reader("first"), reader("second"))
+        assert list(told) == [["first"] * 2, ["second"] * 2]
+    assert heard == ["nobody"] * 2
 
 
 # Slow readers.

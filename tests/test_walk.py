@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distribute_async import APIConnectionError, APIStatusError, ChatResult, NotFoundError, Pacing, Retry, TaskStatus
+from distribute_async import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    ChatResult,
+    NotFoundError,
+    Pacing,
+    RateLimitError,
+    Retry,
+    TaskStatus,
+    Transition,
+)
 from distribute_async._errors import DistributeError
 from distribute_async._faults import rule_for
 from distribute_async._pacing import Steps, retry_steps
@@ -205,3 +217,185 @@ def test_waking_after_a_long_sleep_forgets_old_faults() -> None:
     fail(walk, APIConnectionError("x"), 1000.0)
     assert not walk.is_over
     assert math.isfinite(walk.next_poll)
+
+
+def test_a_new_walk_knows_nothing_and_polls_at_once() -> None:
+    """Before the first answer there is no status, result or fault, and the first poll is due when the walk begins."""
+    walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
+    assert (walk.task_id, walk.started, walk.next_poll, walk.attempts) == ("task", 5.0, 5.0, 0)
+    assert (walk.status, walk.result, walk.fault, walk.error, walk.is_over) == (None, None, None, None, False)
+    walk.answered(answer("QUEUED"), 6.0)
+    assert not walk.is_over
+
+
+def test_a_transition_holds_all_that_is_known() -> None:
+    """A transition names the task, both statuses and the answer, and counts seconds and polls from the walk's start."""
+    walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
+    fail(walk, APIConnectionError("x"), 5.0)
+    queued, ready = answer("QUEUED"), answer("COMPLETED")
+    assert walk.answered(queued, 7.0) == Transition(
+        task_id="task", previous=None, status=TaskStatus.QUEUED, result=queued, elapsed=2.0, polls=2
+    )
+    assert walk.answered(queued, 8.0) is None
+    assert walk.answered(ready, 9.5) == Transition(
+        task_id="task", previous=TaskStatus.QUEUED, status=TaskStatus.COMPLETED, result=ready, elapsed=4.5, polls=4
+    )
+    assert walk.result is ready
+
+
+def test_the_newest_answer_counts_even_without_a_change() -> None:
+    """An answer with the same status replaces the one before it."""
+    walk = new_walk()
+    walk.answered(answer("QUEUED"), 0.0)
+    newer = answer("QUEUED", finished=1.0)
+    assert walk.answered(newer, 1.0) is None
+    assert walk.result is newer
+
+
+def test_faults_are_counted_and_kept_until_a_good_answer() -> None:
+    """The newest fault stands until a good answer, and each fault is an attempt."""
+    walk = new_walk()
+    for n, error in enumerate([APIConnectionError("x"), APIStatusError(500)]):
+        fail(walk, error, float(n))
+        assert walk.fault is error
+        assert (walk.attempts, walk.error) == (n + 1, None)
+    walk.answered(answer("QUEUED"), 2.0)
+    assert (walk.fault, walk.attempts) == (None, 3)
+
+
+def test_waits_after_faults_grow_and_start_afresh() -> None:
+    """The waits after faults are 0.5 s, doubling to 30 s, half of each random; a good answer starts them anew."""
+    walk = new_walk(retry=Retry(max_outage=1000))
+    for _ in range(2):
+        waits, now = [], 0.0
+        for _ in range(8):
+            fail(walk, APIConnectionError("x"), now)
+            waits.append(walk.next_poll - now)
+            now = walk.next_poll
+        assert waits == [0.375, 0.75, 1.5, 3.0, 6.0, 12.0, 22.5, 22.5]
+        walk.answered(answer("QUEUED"), 0.0)
+
+
+BROKEN = APIResponseValidationError("x")
+
+
+def test_three_strikes_in_a_row_end_a_walk() -> None:
+    """The third broken answer in a row is the end, and anything else between them starts their count afresh."""
+    walk = new_walk()
+    for between in (None, APIConnectionError("x"), NotFoundError(404), APIResponseValidationError("x", "not_json")):
+        for now in (0.0, 0.1):
+            fail(walk, BROKEN, now)
+        assert not walk.is_over
+        if between is None:
+            walk.answered(answer("QUEUED"), 0.2)
+        else:
+            fail(walk, between, 0.2)
+    for n in range(3):
+        assert not walk.is_over
+        fail(walk, BROKEN, 0.3 + n)
+    assert walk.is_over
+    assert walk.error is BROKEN
+
+
+def test_an_end_for_good_is_one() -> None:
+    """A fault that another attempt can't better ends the walk at once, with that fault."""
+    walk = new_walk()
+    error = AuthenticationError(401)
+    fail(walk, error, 0.0)
+    assert walk.is_over
+    assert walk.error is error
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_retry_after_past_the_longest_is_the_end(single: bool) -> None:
+    """A pause of exactly `max_retry_after` is waited for; a longer one ends the walk."""
+    walk = new_walk(single=single, retry=Retry(max_retry_after=20.0, attempts=9))
+    fail(walk, RateLimitError(429, retry_after=20.0), 0.0)
+    assert not walk.is_over
+    fail(walk, RateLimitError(429, retry_after=20.1), 1.0)
+    assert walk.is_over
+
+
+def test_a_404_is_believed_exactly_after_its_grace() -> None:
+    """Just before the grace is over a 404 is not believed, and the next poll is due when it is."""
+    walk = new_walk(retry=Retry(not_found_grace=5.0))
+    fail(walk, NotFoundError(404), 1.0)
+    assert walk.next_poll == 1.375
+    fail(walk, NotFoundError(404), 5.9)
+    assert not walk.is_over
+    assert walk.next_poll == 6.0
+    fail(walk, NotFoundError(404), 6.0)
+    assert walk.is_over
+
+
+def test_an_outage_is_met_on_time_from_the_third_failure_on() -> None:
+    """The poll that may end the walk is due exactly at `max_outage`, but not before two failures, and never in the past."""  # noqa: E501
+    walk = new_walk(retry=Retry(max_outage=0.25))
+    fail(walk, APIConnectionError("x"), 1.0)
+    assert walk.next_poll == 1.375
+    fail(walk, APIConnectionError("x"), 1.375)
+    assert walk.next_poll == 1.375
+    fail(walk, APIConnectionError("x"), 1.375)
+    assert walk.is_over
+    later = new_walk(retry=Retry(max_outage=1.0))
+    fail(later, APIConnectionError("x"), 1.0)
+    fail(later, APIConnectionError("x"), 1.5)
+    assert later.next_poll == 2.0
+    fail(later, APIConnectionError("x"), 1.99)
+    assert not later.is_over
+    fail(later, APIConnectionError("x"), 2.0)
+    assert later.is_over
+
+
+def test_a_fetch_backs_off_in_full() -> None:
+    """With `single` no outage shortens a wait: the attempts are the limit."""
+    walk = new_walk(single=True, retry=Retry(max_outage=0.1, attempts=4))
+    waits, now = [], 0.0
+    for _ in range(2):
+        fail(walk, APIConnectionError("x"), now)
+        waits.append(walk.next_poll - now)
+        now = walk.next_poll
+    assert waits == [0.375, 0.75]
+
+
+def test_during_the_clients_outage_the_walks_own_clock_is_silent() -> None:
+    """A walk whose own faults are old goes on while the client's outage is young, and ends with it to the second."""
+    walk = new_walk(retry=Retry(max_outage=10))
+    for now in (0.0, 1.0, 2.0):
+        fail(walk, APIConnectionError("x"), now)
+    fail(walk, APIConnectionError("x"), 50.0, outage_since=45.0)
+    assert not walk.is_over
+    assert walk.outage_ends(45.0) == 55.0
+    fail(walk, APIConnectionError("x"), 54.9, outage_since=45.0)
+    assert not walk.is_over
+    fail(walk, APIConnectionError("x"), 55.0, outage_since=45.0)
+    assert walk.is_over
+
+
+def test_an_outage_counts_from_the_walks_own_start() -> None:
+    """Whoever begins within an outage has all of `max_outage` from its own beginning."""
+    walk: Walk[ChatResult] = Walk("task", new_walk(retry=Retry(max_outage=10)).pace, 100.0)
+    assert walk.outage_ends(20.0) == 110.0
+    assert walk.outage_ends(105.0) == 115.0
+
+
+def test_waking_keeps_the_next_poll_in_the_future() -> None:
+    """After a sleep the next poll is due now, or when it was due anyway; nothing that was known is forgotten."""
+    walk = new_walk()
+    walk.answered(answer("QUEUED"), 0.0)
+    due = walk.next_poll
+    walk.resume(0.1)
+    assert walk.next_poll == due
+    walk.resume(7.0)
+    assert walk.next_poll == 7.0
+    assert walk.status == TaskStatus.QUEUED
+
+
+def test_a_walk_that_is_over_stays_as_it_ended() -> None:
+    """Waking a walk that ended changes nothing of how it ended."""
+    walk = new_walk()
+    error = AuthenticationError(401)
+    fail(walk, error, 0.0)
+    due = walk.next_poll
+    walk.resume(9.0)
+    assert (walk.is_over, walk.error, walk.fault, walk.next_poll) == (True, error, error, due)
