@@ -7,18 +7,27 @@ open only while somebody is suspended in one of these calls, and it is gone with
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 import weakref
 
 from distribute_async._client import DEFAULT, Default, DistributeClient, checked_id
-from distribute_async._config import DEFAULT_TIMEOUT, wait_timeout
+from distribute_async._config import BASE_URL_VARIABLE, DEFAULT_TIMEOUT, Secret, secret_key, wait_timeout
 from distribute_async._models import ChatResult
 from distribute_async._poller import Poller, Track
 from distribute_async._watch import Watch
 
 
+def _environment() -> tuple[Secret | None, str | None]:
+    return secret_key(None), os.environ.get(BASE_URL_VARIABLE)
+
+
 class _SharedClient(DistributeClient):
     _closes_when_idle = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.environment = _environment()
 
 
 # Weak both ways: this remembers nobody's loop and keeps no client alive.
@@ -35,7 +44,8 @@ class _SharedTasks:
         loop = asyncio.get_running_loop()
         reference = _clients.get(loop)
         self._client = None if reference is None else reference()
-        if self._client is None:
+        # An old one may linger in a traceback: tests on one loop would meet their predecessor's service.
+        if self._client is None or self._client.environment != _environment():
             self._client = _SharedClient()
             _clients[loop] = weakref.ref(self._client)
         return self._client.chat.follow(task_id, single=single)

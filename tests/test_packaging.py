@@ -120,6 +120,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(installed: Installed) -> N
         names = set(wheel.namelist())
     files = [path for path in (ROOT / "distribute_async").rglob("*") if path.is_file()]
     sources = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    sources.add("_distribute_async_pytest.py")  # what pytest loads
     assert "distribute_async/py.typed" in sources
     assert {name for name in names if not name.partition("/")[0].endswith(".dist-info")} == sources
     assert any(name.endswith("licenses/LICENSE") for name in names)
