@@ -41,7 +41,6 @@ class Gate:
         self._failing_since = 0.0
         self._probe_at = -math.inf
         self._probes = 0
-        self._probing = False
         self._resumed_at = -math.inf
         #: Loop time of the outage's first failure; None while there is no outage.
         self.down_since: float | None = None
@@ -60,9 +59,7 @@ class Gate:
         if self._running >= self._allowed:
             return math.inf
         at = max(now, self._paused_until, self._next_slot)
-        if self.down_since is not None:
-            return math.inf if self._probing else max(at, self._probe_at)
-        return at
+        return at if self.down_since is None else max(at, self._probe_at)
 
     def enter(self, now: float) -> bool:
         """An exchange starts; tells whether it is the probe of an outage (to be handed back to `leave`)."""
@@ -70,7 +67,6 @@ class Gate:
         self._count_request(now)
         if self.down_since is None:
             return False
-        self._probing = True
         self._probe_at = now + PROBE_STEPS.wait(self._probes, self._jitter)
         return True
 
@@ -91,8 +87,6 @@ class Gate:
     def leave(self, key: str, evidence: Evidence, now: float, *, was_probe: bool, is_crowd: bool) -> None:
         """The exchange for task `key` ended. `is_crowd`: two or more tasks are followed now."""
         self._running -= 1
-        if was_probe:
-            self._probing = False
         if evidence is Evidence.UP:
             self._recover(now)
         elif evidence is Evidence.DOWN and self.down_since is None:

@@ -275,6 +275,14 @@ def test_a_slow_return_saves_nothing_up() -> None:
     assert sent <= 20
 
 
+def test_the_ration_ends_to_the_second() -> None:
+    """A request exactly 10 s after the probe is free: another may follow at once."""
+    gate, start = start_of_return()
+    assert gate.opens_at(start + 10.0) == start + 10.0
+    exchange(gate, "a", Evidence.UP, start + 10.0)
+    assert gate.opens_at(start + 10.0) == start + 10.0
+
+
 def test_a_gate_that_was_never_closed_rations_nothing() -> None:
     """Without an outage any number of requests may leave in the first seconds, whatever the loop's time is."""
     gate = new_gate()
@@ -345,10 +353,12 @@ def test_the_rest_of_a_pause_is_known() -> None:
 
 def test_an_exchange_may_repeat_its_request_while_all_is_well() -> None:
     """A request may go out again at once where nothing holds requests back; its own place doesn't count against it."""
-    gate = new_gate(max_in_flight=1)
-    gate.enter(0.0)
-    assert gate.repeat(0.0) is True
-    assert gate.running == 1
+    for count in (1, 2):
+        gate = new_gate(max_in_flight=count)
+        for _ in range(count):
+            gate.enter(0.0)
+        assert gate.repeat(0.0) is True
+        assert gate.running == count
 
 
 def test_a_repeated_request_counts_like_any_other() -> None:
