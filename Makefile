@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet install --constraint constraints.txt
 
-.PHONY: demo test format check types unit docs clean help
+.PHONY: demo test format check types unit docs soak machine fuzz mutants clean help
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,7 +29,24 @@ docs: .venv/.dev ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -q -n -W --keep-going docs docs/_build/html
 
 unit: .venv/.dev
+	@sh tests/integrations/install-browser.sh
 	$(BIN)/pytest --cov --cov-report=term
+
+# The long suites; shorter slices of each run in `make test`.
+
+soak: .venv/.dev ## ten minutes of thousands of waits through faults, outages and cancellations
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600)
+
+machine: .venv/.dev ## 20,000 random runs of the state machine
+	DISTRIBUTE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest --timeout 0 tests/machine
+
+fuzz: .venv/.dev ## ten minutes of fuzzing the codec
+	$(PIP) --group fuzz
+	$(BIN)/python -m tests.fuzz.codec -max_total_time=$(or $(SECONDS),600)
+
+mutants: .venv/.dev ## mutation testing of the modules that decide; about an hour
+	$(PIP) --group mutants
+	$(BIN)/python -m tests.mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distribute-async needs Python 3.11 or newer; name one with PYTHON=python3.12")'
@@ -41,7 +58,7 @@ unit: .venv/.dev
 	@touch $@
 
 .venv/.dev: .venv/.demo
-	$(PIP) --editable '.[cli,speed]' --group dev
+	$(PIP) --editable '.[cli,speed,fastapi,otel,testing]' --group dev
 	@touch $@
 
 clean: ## remove what the other targets made

@@ -21,6 +21,7 @@ from distribute_async._errors import (
     WaitTimeoutError,
 )
 from distribute_async._models import ChatResult, Choice, FunctionCall, Message, ToolCall, Transition, Usage
+from distribute_async._observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
 from distribute_async._pacing import Pacing
 from distribute_async._shared import fetch, wait_for_result, watch
 from distribute_async._status import TaskStatus
@@ -45,10 +46,15 @@ __all__ = [
     "Limits",
     "Message",
     "NotFoundError",
+    "ObservedEnding",
+    "ObservedExchange",
+    "ObservedWait",
+    "Observer",
     "Pacing",
     "PermissionDeniedError",
     "RateLimitError",
     "Retry",
+    "Stats",
     "TaskFailedError",
     "TaskStatus",
     "ToolCall",

@@ -26,6 +26,7 @@ from distribute_async._endpoints import CHAT, Endpoint
 from distribute_async._errors import ConfigurationError, InvalidTaskIdError
 from distribute_async._gate import Gate
 from distribute_async._models import ChatResult, R, task_id_text
+from distribute_async._observer import Observer, Stats, Telemetry
 from distribute_async._pacing import Pacing, retry_steps
 from distribute_async._poller import Poller, Track, closed
 from distribute_async._session import Session
@@ -109,6 +110,7 @@ class DistributeClient:
     - `pacing`, `retry`, `limits`: see `Pacing`, `Retry`, `Limits`.
     - `headers`: sent with each request besides ours.
     - `proxy`: the URL of an HTTP proxy; the environment's is not used. `ssl_context`: to trust a private authority.
+    - `observer`: an `Observer`, told what happens: for telemetry.
 
     Raises `ConfigurationError` for what can't work; nothing is sent or opened before the first call.
     """
@@ -134,6 +136,7 @@ class DistributeClient:
         ssl_context: ssl.SSLContext | None = None,
         auth_scheme: str | None = None,
         allow_insecure: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         # From here on no frame of this library that an error can go through shows the key among its locals.
         api_key = secret_key(api_key)
@@ -152,6 +155,9 @@ class DistributeClient:
             proxy=proxy,
             ssl_context=checked_ssl_context(ssl_context),
         )
+        if not (observer is None or isinstance(observer, Observer)):
+            raise ConfigurationError("observer must be an Observer: derive its class from it")
+        self._telemetry = None if observer is None else Telemetry(observer, self._url.host or "", self._url.port or 0)
         retry = retry or Retry()
         self._pace = Pace(pacing or Pacing(), retry, retry_steps(retry))
         self._poller: Poller | None = None
@@ -193,6 +199,10 @@ class DistributeClient:
         """Short for `client.chat.fetch`: see `Tasks.fetch`."""
         return await self.chat.fetch(task_id, timeout=timeout)
 
+    def stats(self) -> Stats:
+        """What this client is doing now and has done since its first use; of its own, without any telemetry."""
+        return Stats() if self._poller is None else self._poller.stats()
+
     def seconds(self, timeout: float | Default | None) -> float:
         """A call's timeout, or this client's; infinite for none."""
         return self._timeout if timeout is DEFAULT else wait_timeout(timeout)
@@ -207,5 +217,6 @@ class DistributeClient:
                 Gate(self._limits, self._pace.pacing.jitter),
                 self._pace,
                 closes_when_idle=self._closes_when_idle,
+                telemetry=self._telemetry,
             )
         return self._poller

@@ -203,17 +203,22 @@ def request_headers(key: Secret | None, *, auth_scheme: str | None, headers: Map
             "content-type": "application/json",
         }
     )
-    for name, value in (headers or {}).items():
+    sent.update(checked_headers(headers or {}))
+    return sent
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers besides ours. Raises `ConfigurationError` for what can't be sent and for what the client sets itself."""
+    for name, value in headers.items():
         if not (isinstance(name, str) and isinstance(value, str) and name and _is_sendable(name + value)):
             raise ConfigurationError("headers must be visible ASCII text, names and values")
         if name.lower() in {"authorization", "content-type", "content-length", "host", "transfer-encoding"}:
             raise ConfigurationError(f"headers must not set {name.lower()}: the client does (the key goes in api_key=)")
-        sent[name] = value
-    return sent
+    return dict(headers)
 
 
 def _is_sendable(text: str) -> bool:
-    return all(" " <= character <= "~" for character in text)
+    return text.isascii() and text.isprintable()
 
 
 def checked_ssl_context(context: ssl.SSLContext | None) -> ssl.SSLContext | None:

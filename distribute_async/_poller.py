@@ -33,6 +33,7 @@ from distribute_async._errors import (
 from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
 from distribute_async._models import R, Transition
+from distribute_async._observer import ObservedExchange, ObservedWait, Stats, Telemetry, fault_word
 from distribute_async._session import Session
 from distribute_async._walk import Pace, Walk
 
@@ -63,8 +64,8 @@ class Track(Generic[R]):
     """One id that is followed: its walk, who waits, and what was seen."""
 
     __slots__ = (
-        "__weakref__", "deadline", "digest", "endpoint", "entry", "exchange", "forgotten", "has_led", "history",
-        "polled_at", "request", "waiters", "walk",
+        "__weakref__", "answer_from", "deadline", "digest", "endpoint", "entry", "exchange", "forgotten", "has_led",
+        "history", "interval", "polled_at", "polls", "request", "sent_at", "waiters", "waits", "walk",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint[R], walk: Walk[R]) -> None:
@@ -85,6 +86,24 @@ class Track(Generic[R]):
         self.forgotten = 0
         #: This track's place in the poller's heap.
         self.entry: _Entry | None = None
+        # For telemetry: the waits, the oldest first (only with an observer), and what the good answers cost.
+        self.waits: dict[ObservedWait, None] = {}
+        self.polls = 0
+        self.sent_at = -math.inf
+        #: When the request was sent to which the newest good answer came; None before the first.
+        self.answer_from: float | None = None
+        #: From the `answer_from` before to the newest good answer: it was true at some time within.
+        self.interval: float | None = None
+
+    @property
+    def attempts(self) -> int:
+        """HTTP exchanges counted so far."""
+        return self.walk.attempts
+
+    @property
+    def result(self) -> R | None:
+        """The newest good answer."""
+        return self.walk.result
 
     @property
     def seen(self) -> int:
@@ -108,12 +127,15 @@ class _Entry(list[Any]):
 class Poller:
     """All that one client follows, on one event loop."""
 
-    def __init__(self, session: Session, gate: Gate, pace: Pace, *, closes_when_idle: bool) -> None:
+    def __init__(
+        self, session: Session, gate: Gate, pace: Pace, *, closes_when_idle: bool, telemetry: Telemetry | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._session = session
         self._gate = gate
         self._pace = pace
         self._closes_when_idle = closes_when_idle
+        self.telemetry = telemetry
         self.is_closed = False
         #: All ids that somebody knows; the active ones have waiters, the ready ones wait for the gate.
         self._known: WeakValueDictionary[tuple[str, str], Track[Any]] = WeakValueDictionary()
@@ -124,6 +146,8 @@ class Poller:
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._usual_exchange = 0.0
+        self._polls = 0
+        self._outcomes: dict[str, int] = {}
         #: What an outage's waits end in, if it lasts too long.
         self._last_fault: DistributeError = APIConnectionError("the service is down")
         # An exchange serves many waiters: it must not carry the context variables of the one who came first.
@@ -191,6 +215,20 @@ class Poller:
             await asyncio.wait(exchanges)
         self._disarm()
         await self._session.close()
+
+    def stats(self) -> Stats:
+        """What is going on, and what has been."""
+        now = self.time()
+        down_since = self._gate.down_since
+        return Stats(
+            waiting=sum(len(track.waiters) for track in self._active),
+            tasks=len(self._active),
+            exchanges=self._gate.running,
+            paused_for=self._gate.paused_for(now),
+            outage_for=None if down_since is None else now - down_since,
+            polls=self._polls,
+            outcomes=dict(self._outcomes),
+        )
 
     # What to do about one track now, and when to look at it again.
 
@@ -307,7 +345,7 @@ class Poller:
     def _start(self, track: Track[Any], now: float) -> None:
         was_probe = self._gate.enter(now)
         track.has_led = now < track.walk.next_poll
-        track.polled_at = now
+        track.polled_at = track.sent_at = now
         track.exchange = self._loop.create_task(self._poll(track), context=self._context)
         # All that follows an exchange hangs on its end: a task cancelled before its first step runs no `finally`.
         track.exchange.add_done_callback(functools.partial(self._finish, track, was_probe))
@@ -315,11 +353,14 @@ class Poller:
 
     async def _poll(self, track: Track[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
-        heard = await self._session.post(track.endpoint.result_path, track.request)
+        extra = None if self.telemetry is None else self.telemetry.request_headers(track.waits)
+        heard = await self._session.post(track.endpoint.result_path, track.request, extra)
         if isinstance(heard, DistributeError):
             if rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
-            heard = await self._session.post(track.endpoint.result_path, track.request)
+            self._note(track, heard, self.time(), was_probe=False)
+            track.sent_at = self.time()
+            heard = await self._session.post(track.endpoint.result_path, track.request, extra)
         if isinstance(heard, DistributeError):
             return heard
         digest = hash(heard.body) if heard.status_code == 200 else None
@@ -336,8 +377,11 @@ class Poller:
         heard = _outcome(exchange)
         rule = rule_for(heard) if isinstance(heard, DistributeError) else None
         evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
-        was_down = self._gate.down_since is not None
+        down_since = self._gate.down_since
         self._gate.leave(track.walk.task_id, evidence, now, was_probe=was_probe, is_crowd=len(self._active) > 1)
+        if self._gate.down_since != down_since:
+            self._note_outage(down_since, now)
+        self._note(track, heard, now, was_probe=was_probe)
         if evidence is Evidence.UP:
             took = now - track.polled_at
             self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
@@ -348,7 +392,7 @@ class Poller:
                 self._fail(track, heard, now)
         if track in self._active:
             self._attend(track, now)
-        if self._gate.down_since is not None and not was_down:
+        if self._gate.down_since is not None and down_since is None:
             for queued in list(self._ready):
                 self._attend(queued, now)
         self._pump()
@@ -357,6 +401,10 @@ class Poller:
         transition = track.walk.answered(result, now)
         if transition is not None:
             track.add(transition)
+            _log.debug("a task is %s", transition.status, extra=_about(track, status=str(transition.status)))
+            if self.telemetry is not None:
+                for wait in list(track.waits):
+                    self.telemetry.tell(self.telemetry.observer.wait_moved, wait, transition)
         if transition is not None or track.walk.is_over:
             self._tell(track)
 
@@ -374,11 +422,66 @@ class Poller:
 
     def _hold(self, track: Track[Any], error: DistributeError, now: float) -> None:
         pause = pause_of(error)
-        _log.info("the service asks for a pause of %.1f s", pause)
-        self._gate.pause(now + min(pause, self._pace.retry.max_retry_after))
+        was_paused = self._gate.paused_for(now) > 0
+        obeyed = min(pause, self._pace.retry.max_retry_after)
+        self._gate.pause(now + obeyed)
+        if not was_paused:
+            _log.info("the service asks for a pause of %.1f s", pause, extra={"distribute_pause": pause})
+            if self.telemetry is not None:
+                self.telemetry.tell(self.telemetry.observer.paused, obeyed)
         for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
             del track.waiters[waiter]
             waiter.refuse(error)
+
+    # What is counted and told, and changes nothing.
+
+    def _note(self, track: Track[R], heard: R | DistributeError | None, now: float, *, was_probe: bool) -> None:
+        """An HTTP exchange ended; it was cut where nothing was heard."""
+        fault = "cut" if heard is None else fault_word(heard) if isinstance(heard, DistributeError) else None
+        self._outcomes[fault or "200"] = self._outcomes.get(fault or "200", 0) + 1
+        attempt = track.walk.attempts + 1
+        interval = None
+        if fault is None:
+            self._polls += 1
+            track.polls += 1
+            if track.answer_from is not None:
+                interval = now - track.answer_from
+            track.answer_from, track.interval = track.sent_at, interval
+        else:
+            _log.debug("an exchange failed: %s", fault, extra=_about(track, fault=fault, attempt=attempt))
+        if self.telemetry is None:
+            return
+        answer = None if isinstance(heard, DistributeError) else heard
+        exchange = ObservedExchange(
+            kind=track.endpoint.name,
+            task_id=track.walk.task_id,
+            attempt=attempt,
+            status_code=200 if answer is not None else getattr(heard, "status_code", None),
+            fault=fault,
+            seconds=now - track.sent_at,
+            is_probe=was_probe,
+            is_last=answer is not None and answer.is_over and not track.walk.single,
+            interval=interval,
+        )
+        self.telemetry.tell(self.telemetry.observer.exchange_ended, exchange)
+
+    def _note_outage(self, down_since: float | None, now: float) -> None:
+        if down_since is None:
+            _log.warning("the service is down: one probe at a time from now on")
+        else:
+            lasted = now - down_since
+            _log.info("the service is back after %.1f s", lasted, extra={"distribute_outage": lasted})
+        if self.telemetry is not None:
+            if down_since is None:
+                self.telemetry.tell(self.telemetry.observer.outage_began)
+            else:
+                self.telemetry.tell(self.telemetry.observer.outage_ended, lasted)
+
+
+def _about(track: Track[Any], **more: object) -> dict[str, object]:
+    """For a log record: prefixed, because a name that an application's records have already is an error."""
+    about = {"task_id": track.walk.task_id, "kind": track.endpoint.name, **more}
+    return {f"distribute_{name}": value for name, value in about.items()}
 
 
 def _outcome(exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError | None:

@@ -121,8 +121,8 @@ class Session:
         if own is not None:
             await own.close()
 
-    async def post(self, path: str, content: bytes) -> Answer | DistributeError:
-        """One exchange. Whatever goes wrong is returned; only cancellation is raised."""
+    async def post(self, path: str, content: bytes, extra: Mapping[str, str] | None = None) -> Answer | DistributeError:
+        """One exchange, with `extra` headers. Whatever goes wrong is returned; only cancellation is raised."""
         session = self._session()
         if session.closed:
             return ClientClosedError("the aiohttp session given as session= is closed")
@@ -130,7 +130,7 @@ class Session:
         try:
             async with asyncio.timeout(None if self._given else self._limits.connect_timeout) as clock:
                 body.clock, body.allowance = clock, self._limits.exchange_timeout
-                return await self._exchange(session, path, body)
+                return await self._exchange(session, path, body, extra)
         except TimeoutError:
             what = "no connection" if body.protocol is None else "no whole answer"
             fault: DistributeError = APITimeoutError(f"{what} in time")
@@ -146,11 +146,13 @@ class Session:
             body.clock = None
         return fault
 
-    async def _exchange(self, session: aiohttp.ClientSession, path: str, body: _Body) -> Answer | DistributeError:
+    async def _exchange(
+        self, session: aiohttp.ClientSession, path: str, body: _Body, extra: Mapping[str, str] | None
+    ) -> Answer | DistributeError:
         async with session.post(
             self._target(path),
             data=body,
-            headers=self._headers,
+            headers=SecretHeaders({**self._headers, **extra}) if extra else self._headers,
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol
 
 from distribute_async._errors import DistributeError, TaskFailedError, WaitTimeoutError
 from distribute_async._models import R, Transition
+from distribute_async._observer import Hearing
 from distribute_async._poller import HISTORY, Poller, Track, closed
 from distribute_async._status import TaskStatus
 
@@ -69,6 +70,7 @@ class Watch(Generic[R]):
         self._cursor = 0
         self._is_iterating = False
         self._failure: DistributeError | None = None
+        self._hearing: Hearing | None = None
 
     def __repr__(self) -> str:
         return f"<Watch {self._task_id} {self.status or 'not asked yet'}>"
@@ -119,7 +121,7 @@ class Watch(Generic[R]):
 
     async def _ending(self) -> R:
         if self._failure is not None:
-            raise self._told(self._failure)
+            raise self._failed(self._failure)
         result = await self.final_answer()
         if result.is_failed:
             raise self._told(TaskFailedError(result))
@@ -134,6 +136,25 @@ class Watch(Generic[R]):
     async def _wait(self, *, wants_all: bool) -> Track[R]:
         """Until there is a change that the cursor hasn't passed (`wants_all`), or the end."""
         poller, track = self._follow()
+        if poller.telemetry is None:
+            return await self._look(poller, track, wants_all=wants_all)
+        if self._hearing is None or self._hearing.is_interrupted:
+            self._hearing = poller.telemetry.hear(
+                track, kind=track.endpoint.name, task_id=self._task_id, is_fetch=self._single
+            )
+        with self._hearing:
+            await self._look(poller, track, wants_all=wants_all)
+        # An iteration is over as it gives its last status: few readers come back for the end of the loop.
+        if track.walk.is_over and track.walk.error is None and not (wants_all and self._cursor + 1 < track.seen):
+            result = track.walk.result
+            if result is not None and result.is_failed and not self._single:
+                self._hearing.end("error", self._told(TaskFailedError(result)))
+            else:
+                self._hearing.end("result")
+        return track
+
+    async def _look(self, poller: Poller, track: Track[R], *, wants_all: bool) -> Track[R]:
+        """What `_wait` does, told to nobody."""
         deadline = self._started + self._timeout
         while not (wants_all and self._cursor < track.seen):
             # The order matters: what is known already comes before the deadline, and a failure stays what it was.
@@ -141,7 +162,7 @@ class Watch(Generic[R]):
             if failure is None and poller.is_closed and not track.walk.is_over:
                 failure = closed()
             if failure is not None:
-                raise self._told(failure)
+                raise self._failed(failure)
             if track.walk.is_over:
                 break
             if poller.time() >= deadline:
@@ -165,6 +186,13 @@ class Watch(Generic[R]):
             # Joining others, begin with the newest status that they know.
             self._first = self._cursor = max(0, self._track.seen - 1)
         return self._poller, self._track
+
+    def _failed(self, error: DistributeError) -> DistributeError:
+        """What to raise for the error that ends this wait."""
+        told = self._told(error)
+        if self._hearing is not None:
+            self._hearing.end("error", told)
+        return told
 
     def _timed_out(self, track: Track[R]) -> WaitTimeoutError:
         return WaitTimeoutError(

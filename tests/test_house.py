@@ -23,6 +23,7 @@ FLOORS = [
     "_models",
     "_errors",
     "_config",
+    "_observer",
     "_endpoints",
     "_codec",
     "_faults",
@@ -46,6 +47,7 @@ TENANTS = {
     "orjson": {"_codec"},
     "click": set(),
     "rich": set(),
+    "opentelemetry": set(),
 }
 
 
@@ -111,8 +113,9 @@ def test_all_is_what_the_design_names() -> None:
         *("APIConnectionError", "APIResponseValidationError", "APIStatusError", "APITimeoutError"),
         *("AuthenticationError", "BadRequestError", "ChatResult", "Choice", "ClientClosedError"),
         *("ConfigurationError", "DistributeClient", "DistributeError", "FunctionCall", "InternalServerError"),
-        *("InvalidTaskIdError", "Limits", "Message", "NotFoundError", "Pacing", "PermissionDeniedError"),
-        *("RateLimitError", "Retry", "TaskFailedError", "TaskStatus", "ToolCall", "Transition", "Usage"),
+        *("InvalidTaskIdError", "Limits", "Message", "NotFoundError", "ObservedEnding", "ObservedExchange"),
+        *("ObservedWait", "Observer", "Pacing", "PermissionDeniedError", "RateLimitError", "Retry", "Stats"),
+        *("TaskFailedError", "TaskStatus", "ToolCall", "Transition", "Usage"),
         *("WaitTimeoutError", "Watch", "fetch", "wait_for_result", "watch"),
     ]
 
@@ -120,6 +123,7 @@ def test_all_is_what_the_design_names() -> None:
 def test_importing_the_library_loads_no_extra() -> None:
     """The import costs what the core needs, and no extra, server or emulator."""
     unwanted = ["click", "rich", "orjson", "aiohttp.web", "distribute_async.emulator", "distribute_async.cli"]
+    unwanted += ["opentelemetry", "distribute_async.integrations"]
     program = f"import sys, distribute_async; print([name for name in {unwanted!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

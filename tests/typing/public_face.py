@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from typing import assert_type
+from collections.abc import Mapping
+from typing import Any, Literal, assert_type
 
 from distribute_async import (
     ChatResult,
     Choice,
     DistributeClient,
     DistributeError,
+    ObservedEnding,
+    ObservedExchange,
+    ObservedWait,
+    Observer,
+    Stats,
     TaskFailedError,
     TaskStatus,
     ToolCall,
@@ -58,6 +64,28 @@ def values(result: ChatResult) -> None:
 def errors(failed: TaskFailedError, timed_out: WaitTimeoutError) -> None:
     assert_type(failed.last_status, TaskStatus | None)
     assert_type(timed_out.last_error, DistributeError | None)
+
+
+class Listener(Observer):
+    def wait_moved(self, wait: ObservedWait, transition: Transition[Any]) -> None:
+        assert_type(transition.status, TaskStatus | None)
+
+    def wait_ended(self, wait: ObservedWait, ending: ObservedEnding) -> None:
+        assert_type(ending.outcome, Literal["result", "error", "cancelled", "left"])
+        assert_type(ending.error, DistributeError | None)
+        assert_type(ending.interval, float | None)
+
+    def exchange_ended(self, exchange: ObservedExchange) -> None:
+        assert_type(exchange.status_code, int | None)
+        assert_type(exchange.fault, str | None)
+
+
+def observed() -> None:
+    client = DistributeClient("key", observer=Listener())
+    assert_type(client.stats(), Stats)
+    assert_type(client.stats().outcomes, Mapping[str, int])
+    assert_type(client.stats().outage_for, float | None)
+    DistributeClient("key", observer=print)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def refused(client: DistributeClient) -> None:

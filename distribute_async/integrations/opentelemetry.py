@@ -1,0 +1,267 @@
+"""Waits as OpenTelemetry spans, and metrics of the polling behind them. Public: `OpenTelemetryObserver`.
+
+::
+
+    from distribute_async.integrations.opentelemetry import OpenTelemetryObserver
+
+    client = DistributeClient(observer=OpenTelemetryObserver())
+
+It needs the extra `otel`, which is the API alone: the application brings the SDK and says where spans and metrics go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+try:
+    from opentelemetry import metrics, propagate, trace
+    from opentelemetry.context import Context
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "opentelemetry":
+        raise
+    raise ModuleNotFoundError(
+        "distribute_async.integrations.opentelemetry needs OpenTelemetry's API: pip install 'distribute-async[otel]'",
+        name=error.name,
+    ) from None
+
+from distribute_async import (
+    APIConnectionError,
+    APIStatusError,
+    ChatResult,
+    ObservedEnding,
+    ObservedExchange,
+    ObservedWait,
+    Observer,
+    Transition,
+)
+
+__all__ = ["OpenTelemetryObserver"]
+
+# The names. Those of OpenTelemetry are from its semantic conventions 1.41.1, the last version that has the conventions
+# for HTTP and for GenAI in one; since then the latter live in a repository of their own, which has no release yet.
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.41.1"
+ERROR_TYPE = "error.type"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OPERATION = "gen_ai.operation.name"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+PROVIDER = "gen_ai.provider.name"
+RESPONSE_ID = "gen_ai.response.id"
+RESPONSE_MODEL = "gen_ai.response.model"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+STATUS_CODE = "http.response.status_code"
+
+# Ours, for what the conventions have no word for.
+ATTEMPTS = "distribute_async.attempts"
+ELAPSED = "distribute_async.elapsed"
+INTERVAL = "distribute_async.last_interval"
+IS_FETCH = "distribute_async.is_fetch"
+IS_PROBE = "distribute_async.is_probe"
+OUTCOME = "distribute_async.outcome"
+POLLS = "distribute_async.polls"
+PREVIOUS = "distribute_async.previous_status"
+REASON = "distribute_async.reason"
+STATUS = "distribute_async.status"
+TASK_ID = "distribute_async.task_id"
+TRANSITION = "distribute_async.transition"
+
+# Not `gen_ai.client.operation.duration` and `http.client.request.duration`: a hundred waits may share one task, and
+# an instrumentation of aiohttp counts the same requests.
+ACTIVE_WAITS = "distribute_async.wait.active"
+EXCHANGE_DURATION = "distribute_async.exchange.duration"
+LAST_INTERVAL = "distribute_async.task.last_interval"
+OUTAGE_DURATION = "distribute_async.outage.duration"
+PAUSE_DURATION = "distribute_async.pause.duration"
+TASK_POLLS = "distribute_async.task.polls"
+WAIT_DURATION = "distribute_async.wait.duration"
+
+PROVIDER_NAME = "distribute_ai"
+#: For the kinds of task that the conventions have a name for; else the kind itself.
+OPERATIONS = {"chat": "chat", "images": "generate_content"}
+
+# Bounds of the histograms: seconds of an exchange (those of `http.client.request.duration`), seconds of a wait or an
+# interval (those of `gen_ai.client.operation.duration`, and on to an hour and a half), polls of a task.
+_EXCHANGE_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
+_WAIT_SECONDS = [0.01 * 2.0**n for n in range(20)]
+_POLLS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
+
+#: For what serves many waits, and so belongs to nobody's trace. No baggage is in it either.
+_NOWHERE = Context()
+
+#: Characters, and finish reasons, of what the service says; words and answers in earnest are shorter.
+_LONGEST_WORD = 200
+_MOST_REASONS = 100
+
+
+class OpenTelemetryObserver(Observer):
+    """Makes a span of each wait, and metrics; `docs/how-to/telemetry.md` lists their names.
+
+    `tracer_provider`, `meter_provider`: where they go, by default to those that the application sets for the process.
+    `propagate`: whether requests carry the trace context (of the oldest wait that they serve, by the process's
+    propagator, without baggage) to the service; not by default.
+
+    A span's parent is the span that is current where the wait begins. Spans hold the task's id; no label of a metric
+    holds one, nor anything else that the service can make up; neither holds a key, prompt or answer.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        *,
+        propagate: bool = False,
+    ) -> None:
+        self._propagate = propagate
+        self._tracer = trace.get_tracer("distribute_async", tracer_provider=tracer_provider, schema_url=SCHEMA_URL)
+        self._spans: dict[ObservedWait, trace.Span] = {}
+        # What goes out for a wait, made once: it is the same for all of its polls.
+        self._headers: dict[ObservedWait, dict[str, str]] = {}
+        # The attributes of each kind of exchange, by what tells them apart: made once, since there are few.
+        self._labels: dict[tuple[str, int | None, str | None, bool], dict[str, Any]] = {}
+        meter = metrics.get_meter("distribute_async", meter_provider=meter_provider, schema_url=SCHEMA_URL)
+
+        def histogram(name: str, unit: str, what: str, bounds: list[float]) -> metrics.Histogram:
+            return meter.create_histogram(name, unit, what, explicit_bucket_boundaries_advisory=bounds)
+
+        self._active = meter.create_up_down_counter(ACTIVE_WAITS, "{wait}", "Waits that go on.")
+        self._waits = histogram(WAIT_DURATION, "s", "How long waits took, by how they ended.", _WAIT_SECONDS)
+        self._exchanges = histogram(
+            EXCHANGE_DURATION, "s", "How long HTTP exchanges took, by what they came to.", _EXCHANGE_SECONDS
+        )
+        self._polls = histogram(
+            TASK_POLLS, "{poll}", "Status reads that it took to follow a task to its end, failed ones included.", _POLLS
+        )
+        self._intervals = histogram(
+            LAST_INTERVAL,
+            "s",
+            "The last interval before a task's end was seen: it was unnoticed no longer.",
+            _WAIT_SECONDS,
+        )
+        self._pauses = histogram(PAUSE_DURATION, "s", "Pauses that the service asked for.", _WAIT_SECONDS)
+        self._outages = histogram(OUTAGE_DURATION, "s", "Outages of the service, as they end.", _WAIT_SECONDS)
+
+    def wait_started(self, wait: ObservedWait) -> None:
+        """A span begins."""
+        about = _about(wait.kind)
+        self._active.add(1, about)
+        self._spans[wait] = self._tracer.start_span(
+            f"fetch {about[OPERATION]}" if wait.is_fetch else about[OPERATION],
+            kind=trace.SpanKind.CLIENT,
+            attributes={
+                **about,
+                SERVER_ADDRESS: wait.server_address,
+                SERVER_PORT: wait.server_port,
+                TASK_ID: wait.task_id,
+                IS_FETCH: wait.is_fetch,
+            },
+        )
+
+    def wait_moved(self, wait: ObservedWait, transition: Transition[Any]) -> None:
+        """The span gets an event."""
+        about: dict[str, Any] = {
+            STATUS: _word(transition.status or ""),
+            ELAPSED: transition.elapsed,
+            ATTEMPTS: transition.polls,
+        }
+        if transition.previous is not None:
+            about[PREVIOUS] = _word(transition.previous)
+        self._spans[wait].add_event(TRANSITION, about)
+
+    def wait_ended(self, wait: ObservedWait, ending: ObservedEnding) -> None:
+        """The span ends, with what the wait came to and cost."""
+        about = {**_about(wait.kind), OUTCOME: ending.outcome}
+        if ending.error is not None:
+            about[ERROR_TYPE] = type(ending.error).__name__
+        self._active.add(-1, _about(wait.kind))
+        self._waits.record(ending.elapsed, {**about, IS_FETCH: wait.is_fetch})
+        self._headers.pop(wait, None)
+        span = self._spans.pop(wait)
+        if span.is_recording():
+            span.set_attributes({**about, ATTEMPTS: ending.attempts, POLLS: ending.polls, **_of_ending(ending)})
+            if ending.error is not None:
+                # Not the error's text, nor its traceback: what the service said may be in them.
+                span.set_status(trace.StatusCode.ERROR)
+        span.end()
+
+    def exchange_ended(self, exchange: ObservedExchange) -> None:
+        """An exchange is measured, and with the last one its task."""
+        key = (exchange.kind, exchange.status_code, exchange.fault, exchange.is_probe)
+        labels = self._labels.get(key)
+        if labels is None:
+            labels = self._labels[key] = _of_exchange(exchange)
+        self._exchanges.record(exchange.seconds, labels, _NOWHERE)
+        if exchange.is_last:
+            self._polls.record(exchange.attempt, _about(exchange.kind))
+            if exchange.interval is not None:
+                self._intervals.record(exchange.interval, _about(exchange.kind))
+
+    def request_headers(self, waits: tuple[ObservedWait, ...]) -> Mapping[str, str]:
+        """The trace context, where it was asked for."""
+        if not (self._propagate and waits):
+            return {}
+        oldest = waits[0]
+        if oldest not in self._headers:
+            headers = self._headers[oldest] = {}
+            propagate.inject(headers, trace.set_span_in_context(self._spans[oldest], _NOWHERE))
+        return self._headers[oldest]
+
+    def paused(self, seconds: float) -> None:
+        """A pause is counted."""
+        self._pauses.record(seconds, {PROVIDER: PROVIDER_NAME})
+
+    def outage_ended(self, seconds: float) -> None:
+        """An outage is counted."""
+        self._outages.record(seconds, {PROVIDER: PROVIDER_NAME})
+
+
+def _about(kind: str) -> dict[str, Any]:
+    return {OPERATION: OPERATIONS.get(kind, kind), PROVIDER: PROVIDER_NAME}
+
+
+def _of_exchange(exchange: ObservedExchange) -> dict[str, Any]:
+    # Each label costs: this is the one metric that is written at each poll.
+    labels: dict[str, Any] = {OPERATION: OPERATIONS.get(exchange.kind, exchange.kind)}
+    if exchange.is_probe:
+        labels[IS_PROBE] = True
+    if exchange.status_code is not None:
+        labels[STATUS_CODE] = exchange.status_code
+    if exchange.fault is not None:
+        labels[ERROR_TYPE] = exchange.fault
+    return labels
+
+
+def _of_ending(ending: ObservedEnding) -> dict[str, Any]:
+    """What only a span may hold: the service has a say in it."""
+    about: dict[str, Any] = {}
+    error, result = ending.error, ending.result
+    if ending.interval is not None:
+        about[INTERVAL] = ending.interval
+    if isinstance(error, APIStatusError):
+        about[STATUS_CODE] = error.status_code
+    if isinstance(error, APIConnectionError):
+        about[REASON] = error.reason
+    if result is not None:
+        about[STATUS] = _word(result.status)
+        about[RESPONSE_MODEL] = _word(result.model)
+        if result.id is not None:
+            about[RESPONSE_ID] = _word(result.id)
+    if isinstance(result, ChatResult):
+        if result.choices:
+            about[FINISH_REASONS] = [_word(choice.finish_reason) for choice in result.choices[:_MOST_REASONS]]
+        if result.usage is not None:
+            about[INPUT_TOKENS] = _count(result.usage.prompt_tokens)
+            about[OUTPUT_TOKENS] = _count(result.usage.completion_tokens)
+    return about
+
+
+# The service may say anything. What can't be encoded is lost in an exporter, with an error in the log each time.
+
+
+def _word(text: str) -> str:
+    return text[:_LONGEST_WORD].encode(errors="replace").decode()
+
+
+def _count(number: float) -> int:
+    return int(max(0, min(number, 2**53)))
