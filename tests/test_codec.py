@@ -11,8 +11,18 @@ import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from distribute_async import APIResponseValidationError, APIStatusError, ChatResult
-from distribute_async._codec import decode, retry_after
+from distribute_async import (
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ChatResult,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+from distribute_async._codec import decode, retry_after, status_error_type
 from distribute_async._errors import DistributeError
 from tests.fuzz import bodies as made
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, heard, reading_json_with
@@ -192,6 +202,33 @@ def test_the_services_words_are_one_short_line(json_path: JsonPath, body: bytes,
     assert isinstance(error, APIStatusError)
     assert error.message == message
     assert (error.request_id, error.retry_after) == (None, None)
+
+
+def test_each_code_has_its_error() -> None:
+    """Each code from 300 to 599 gives an `APIStatusError`, of its own type where there is one; others don't."""
+    named: dict[int, type[APIStatusError]] = {
+        **dict.fromkeys(range(300, 500), APIStatusError),
+        **dict.fromkeys(range(500, 600), InternalServerError),
+        **dict.fromkeys((400, 422), BadRequestError),
+        401: AuthenticationError,
+        **dict.fromkeys((402, 403), PermissionDeniedError),
+        **dict.fromkeys((404, 410), NotFoundError),
+        429: RateLimitError,
+    }
+    assert {code: type(error_of(b"", code)) for code in named} == named
+    assert {code for code in range(-1, 1_100) if status_error_type(code)} == set(named)
+    error = error_of(b"", 418)
+    assert isinstance(error, APIStatusError)
+    assert error.status_code == 418
+
+
+def test_integers_stay_integers_up_to_64_bits(json_path: JsonPath) -> None:
+    """What 64 bits hold arrives exactly, and what they don't is a double, by either way to read JSON."""
+    sent = [0, -1, 2**53 + 1, 2**63, 2**64 - 1, -(2**63), 10**18, 10**19]
+    wide = [2**64, -(2**63) - 1, 10**20, -(10**19), 10**300]
+    held = result_of(made.with_extra(json.dumps([*sent, *wide]).encode())).extra["extra"]
+    assert held == [*sent, *map(float, wide)]
+    assert [type(number) for number in held] == [int] * len(sent) + [float] * len(wide)
 
 
 def test_a_code_that_the_api_lacks_says_which() -> None:

@@ -45,32 +45,6 @@ def fail(walk: Walk[ChatResult], error: DistributeError, now: float, outage_sinc
     walk.failed(error, rule_for(error), now, outage_since)
 
 
-statuses = st.sampled_from(["CREATED", "QUEUED", "POSTPONED", "ASSIGNED_CONNECTIONS", "PROCESSING", "NEW_WORD"])
-
-
-@given(
-    lives=st.lists(statuses, max_size=12),
-    ending=st.sampled_from(["COMPLETED", "ERROR"]),
-    polls_each=st.lists(st.integers(0, 3), min_size=13, max_size=13),
-)
-def test_each_visible_change_is_reported_once_in_order(lives: list[str], ending: str, polls_each: list[int]) -> None:
-    """Over random timelines and poll times, the walk reports each visible change once, in order, and ends exactly at the first terminal status."""  # noqa: E501
-    polled = [status for status, times in zip(lives, polls_each, strict=False) for _ in range(times)] + [ending]
-    walk = new_walk()
-    reported: list[TaskStatus | None] = []
-    for now, status in enumerate(polled):
-        assert not walk.is_over
-        transition = walk.answered(answer(status), float(now))
-        if transition is not None:
-            assert transition.previous == (reported[-1] if reported else None)
-            assert (transition.elapsed, transition.polls) == (now, now + 1)
-            reported.append(transition.status)
-        assert walk.next_poll > now
-    assert reported == [status for status, _ in itertools.groupby(polled)]
-    assert walk.is_over
-    assert walk.error is None
-
-
 @pytest.mark.parametrize(("finished", "over"), [(None, False), (5.0, True)])
 def test_an_unknown_status_is_over_once_finished_is_set(finished: float | None, over: bool) -> None:
     """A status that the library doesn't know ends the walk exactly where the answer says `finished`."""
@@ -92,18 +66,6 @@ def test_the_pace_starts_afresh_at_each_change() -> None:
         now = walk.next_poll
     first, second, third = 0.75 * 0.5, 0.75 * 0.5 * 1.3, 0.75 * 0.5 * 1.3**2
     assert intervals == pytest.approx([first, second, third, first, second])
-
-
-@given(initial=st.floats(0.001, 10), factor=st.floats(1, 4), cap=st.floats(0.001, 100), n=st.integers(0, 10_000))
-def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: float, n: int) -> None:
-    """Each wait lies between half its span and all of it, spans grow, and none passes the cap."""
-    steps = Steps.exponential(initial, factor, cap)
-    assert list(steps.spans) == sorted(steps.spans)
-    assert steps.spans[-1] <= cap
-    span = steps.spans[min(n, len(steps.spans) - 1)]
-    assert span <= min(cap, initial * factor ** min(n, 50) * (1 + 1e-9)) or n > 50
-    assert steps.wait(n, lambda _: 0.0) == span / 2
-    assert steps.wait(n, lambda part: part) == span
 
 
 def test_no_interval_is_below_the_floor() -> None:
@@ -399,3 +361,41 @@ def test_a_walk_that_is_over_stays_as_it_ended() -> None:
     due = walk.next_poll
     walk.resume(9.0)
     assert (walk.is_over, walk.error, walk.fault, walk.next_poll) == (True, error, error, due)
+
+
+statuses = st.sampled_from(["CREATED", "QUEUED", "POSTPONED", "ASSIGNED_CONNECTIONS", "PROCESSING", "NEW_WORD"])
+
+
+@given(
+    lives=st.lists(statuses, max_size=12),
+    ending=st.sampled_from(["COMPLETED", "ERROR"]),
+    polls_each=st.lists(st.integers(0, 3), min_size=13, max_size=13),
+)
+def test_each_visible_change_is_reported_once_in_order(lives: list[str], ending: str, polls_each: list[int]) -> None:
+    """Over random timelines and poll times, the walk reports each visible change once, in order, and ends exactly at the first terminal status."""  # noqa: E501
+    polled = [status for status, times in zip(lives, polls_each, strict=False) for _ in range(times)] + [ending]
+    walk = new_walk()
+    reported: list[TaskStatus | None] = []
+    for now, status in enumerate(polled):
+        assert not walk.is_over
+        transition = walk.answered(answer(status), float(now))
+        if transition is not None:
+            assert transition.previous == (reported[-1] if reported else None)
+            assert (transition.elapsed, transition.polls) == (now, now + 1)
+            reported.append(transition.status)
+        assert walk.next_poll > now
+    assert reported == [status for status, _ in itertools.groupby(polled)]
+    assert walk.is_over
+    assert walk.error is None
+
+
+@given(initial=st.floats(0.001, 10), factor=st.floats(1, 4), cap=st.floats(0.001, 100), n=st.integers(0, 10_000))
+def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: float, n: int) -> None:
+    """Each wait lies between half its span and all of it, spans grow, and none passes the cap."""
+    steps = Steps.exponential(initial, factor, cap)
+    assert list(steps.spans) == sorted(steps.spans)
+    assert steps.spans[-1] <= cap
+    span = steps.spans[min(n, len(steps.spans) - 1)]
+    assert span <= min(cap, initial * factor ** min(n, 50) * (1 + 1e-9)) or n > 50
+    assert steps.wait(n, lambda _: 0.0) == span / 2
+    assert steps.wait(n, lambda part: part) == span

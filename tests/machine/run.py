@@ -1,0 +1,334 @@
+"""Carries a plan out on a virtual clock. Used by the tests; `recorder` writes it down, and `check` judges it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from typing import Any
+from unittest import mock
+
+import looptime
+from attrs import define
+
+import distribute_async
+from distribute_async import ChatResult, DistributeClient, DistributeError, TaskStatus, Watch
+from tests.machine.plan import Actor, Plan
+from tests.machine.recorder import Quiet, Recorder, Run, Step, WatchLog
+from tests.machine.service import Service
+from tests.misbehaving import MisbehavingServer
+from tests.waiting import KEY, connector_of, now, tasks, timers
+
+#: Virtual seconds after which those who still wait are cancelled.
+HORIZON = 400.0
+#: Virtual seconds after the last wait in which nobody may ask.
+SILENCE = 1000.0
+#: Seconds of this process's own time after which a run counts as one that hangs. (The longest take one.)
+PATIENCE = 20.0
+#: Turns of the loop after which a run counts as one that never ends.
+MOST_TURNS = 300_000
+
+
+class _Loop(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+    """A virtual clock; and a limit, since a timer that comes again and again at the same moment stops it for ever."""
+
+    turns = 0
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        if self.turns == MOST_TURNS:
+            raise RuntimeError(f"the loop turned {self.turns} times, and it is only {self.time()}")
+        super()._run_once()
+
+
+class _Texts(logging.Handler):
+    def __init__(self, texts: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self._texts = texts
+        self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.append(self.format(record))
+
+
+@contextmanager
+def _listening_to_logs(texts: list[str]) -> Iterator[None]:
+    handler = _Texts(texts)
+    loggers = [logging.getLogger(name) for name in ("distribute_async", "asyncio", "aiohttp")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+def carried_out(plan: Plan, *, on_sockets: bool = False) -> Run:
+    """The run of a plan, on an event loop of its own with a virtual clock."""
+    run = Run(plan)
+    # Without sockets nothing can come from outside between two timers, so the clock need not wait for it.
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = lambda: _Loop(  # noqa: E731
+        start=0.0, noop_cycles=42 if on_sockets else 0
+    )
+    state = random.getstate()
+    random.seed(plan.seed)
+    try:
+        with _impatience(), _listening_to_logs(run.texts), asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.get_loop().set_exception_handler(lambda _, context: run.complaints.append(f"loop: {context}"))
+            runner.run(_Stage(plan, run).play(on_sockets=on_sockets))
+    finally:
+        random.setstate(state)
+    return run
+
+
+@contextmanager
+def _impatience() -> Iterator[None]:
+    """A run that hangs, in a loop without an end, breaks where it hangs: so it is reported like any other mistake."""
+
+    def give_up(*_: object) -> None:
+        raise RuntimeError(f"a run took {PATIENCE} s")
+
+    before = signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@define(eq=False)
+class _Seat:
+    """An actor by its number, and what it waits with; no watch where a call has its own."""
+
+    actor: int
+    log: WatchLog
+    watch: Watch[ChatResult] | None = None
+
+
+class _Stage:
+    """One run while it goes on."""
+
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self._plan = plan
+        self._run = run
+        self._client: DistributeClient | None = None
+        self._recorder: Recorder
+        self._started = 0.0
+        #: Those who left a watch for later.
+        self._kept: list[Watch[Any]] = []
+        self._shown: set[type[DistributeError]] = set()
+
+    async def play(self, *, on_sockets: bool) -> None:
+        """From the first wait to the silence after the last one."""
+        self._started = now()
+        service = Service(self._plan, self._started)
+        self._recorder = Recorder(self._run, None if on_sockets else service)
+        async with AsyncExitStack() as stack:
+            url = "http://127.0.0.1:9"
+            if on_sockets:
+                url = (await stack.enter_async_context(MisbehavingServer(service.behaviour()))).url
+            stack.enter_context(self._recorder.listening())
+            stack.enter_context(mock.patch.dict(os.environ, _environment(url)))
+            if not self._plan.module:
+                self._client = await stack.enter_async_context(_client(self._plan, url))
+            await self._all_wait()
+            self._run.ended_at = now()
+            for _ in range(10 if on_sockets else 3):
+                await asyncio.sleep(0)
+            self._look_for_leftovers()
+            posts = len(self._run.posts)
+            await asyncio.sleep(SILENCE)
+            if len(self._run.posts) != posts:
+                self._complain("somebody asks though nobody waits")
+        if not on_sockets and asyncio.all_tasks() != {asyncio.current_task()}:
+            self._complain(f"asyncio tasks outlive the client: {asyncio.all_tasks()}")
+
+    async def _all_wait(self) -> None:
+        waiting = [asyncio.create_task(self._act(n, actor)) for n, actor in enumerate(self._plan.everybody)]
+        quitting = [
+            asyncio.create_task(self._quit(waiting[n], n, actor))
+            for n, actor in enumerate(self._plan.everybody)
+            if actor.cancel is not None
+        ]
+        if self._plan.close is not None and self._client is not None:
+            quitting.append(asyncio.create_task(self._close(*self._plan.close)))
+        _, late = await asyncio.wait(waiting, timeout=HORIZON)
+        for n, task in enumerate(waiting):
+            if task in late:
+                self._cancel(task, n)
+        ended = await asyncio.gather(*waiting, *quitting, return_exceptions=True)
+        for end in ended:
+            if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+                text = "".join(traceback.format_exception(end))
+                self._complain(f"the machine itself broke: {text}")
+        del waiting, quitting, ended, late, task
+        self._kept.clear()
+
+    async def _quit(self, task: asyncio.Task[None], n: int, actor: Actor) -> None:
+        assert actor.cancel is not None
+        await asyncio.sleep(actor.at + actor.cancel)
+        for _ in range(actor.turns):
+            await asyncio.sleep(0)
+        self._cancel(task, n)
+        if actor.twice:
+            await asyncio.sleep(0)
+            self._cancel(task, n)
+
+    def _cancel(self, task: asyncio.Task[Any], n: int) -> None:
+        if task.cancel():
+            for step in self._run.steps:
+                if step.actor == n and step.ending is None:
+                    step.quits.append(now())
+
+    async def _close(self, at: float, turns: int) -> None:
+        assert self._client is not None
+        await asyncio.sleep(at)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        self._run.closed_at = now()
+        await asyncio.gather(self._client.close(), self._client.close())
+
+    # One who waits.
+
+    async def _act(self, n: int, actor: Actor) -> None:
+        task_id = self._plan.task_id(actor.task)
+        await asyncio.sleep(actor.at)
+        api: Any = distribute_async if self._client is None else self._client
+        timeout = float("inf") if actor.timeout is None else actor.timeout
+        seat = _Seat(n, WatchLog(task_id, actor.kind == "fetch", timeout, now()))
+        if actor.kind in {"wait", "fetch"}:
+            call = api.fetch if actor.kind == "fetch" else api.wait_for_result
+            await self._step(seat, "await", call(task_id, timeout=actor.timeout))
+            return
+        seat.watch = watch = api.watch(task_id, timeout=actor.timeout)
+        try:
+            if actor.kind in {"await", "keep"}:
+                await self._await(seat, watch)
+            elif actor.kind == "nibble":
+                await self._nibble(seat, actor, watch)
+            else:
+                await self._iterate(seat, actor, watch)
+            if actor.kind == "keep":
+                self._kept.append(watch)
+                await asyncio.sleep(actor.lingers)
+        finally:
+            seat.log.history = tuple(change.status for change in watch.history)
+            self._run.texts.append(f"{watch!r} {watch.result!r} {watch.history!r}")
+
+    async def _await(self, seat: _Seat, watch: Watch[ChatResult]) -> None:
+        first = await self._step(seat, "await", watch)
+        again = await self._step(seat, "await", watch)
+        if not _are_alike(first.ending, again.ending):
+            self._complain(f"awaited again: {again.ending!r} after {first.ending!r}")
+
+    async def _iterate(self, seat: _Seat, actor: Actor, watch: Watch[ChatResult]) -> None:
+        beside = None
+        if actor.kind == "both":
+            beside = asyncio.create_task(self._step(seat, "await", watch))
+        try:
+            for _ in range(actor.most):
+                step = await self._step(seat, "next", anext(watch))
+                if not isinstance(step.ending, TaskStatus):
+                    break
+                await asyncio.sleep(actor.lingers)
+            if beside is not None:
+                await asyncio.wait([beside])
+        finally:
+            if beside is not None:
+                self._cancel(beside, seat.actor)
+                await asyncio.wait([beside])
+
+    async def _nibble(self, seat: _Seat, actor: Actor, watch: Watch[ChatResult]) -> None:
+        step: Step | None = None
+        while step is None or isinstance(step.ending, TaskStatus):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.3 + actor.lingers) as patience:
+                    step = await self._step(seat, "next", anext(watch), patience.when())
+
+    async def _step(self, seat: _Seat, op: str, waiting: Awaitable[Any], quits: float | None = None) -> Step:
+        step = Step(seat.actor, op, seat.log, now(), quits=[] if quits is None else [quits])
+        self._run.steps.append(step)
+        try:
+            step.ending = await waiting
+        except StopAsyncIteration:
+            step.ending = Quiet.STOPPED
+        except DistributeError as error:
+            step.ending = error
+        except asyncio.CancelledError:
+            step.ending = Quiet.CANCELLED
+            raise
+        except BaseException as error:
+            step.ending = error
+            self._complain(f"an exception that is none of ours: {error!r}")
+        finally:
+            step.ended = now()
+            seat.log.log = seat.log.log or self._recorder.log_of(seat.watch)
+        if isinstance(step.ending, DistributeError):
+            self._look_at_error(step.ending)
+        return step
+
+    def _look_at_error(self, error: DistributeError) -> None:
+        self._run.texts.append(f"{error} {error!r}")
+        if error.__cause__ is not None or error.__context__ is not None:
+            self._complain(f"{error!r} hangs on {error.__cause__ or error.__context__!r}")
+        if type(error) not in self._shown:  # the dear part: once for each kind is enough
+            self._shown.add(type(error))
+            shown = traceback.TracebackException.from_exception(error, capture_locals=True, limit=-8)
+            self._run.texts.append("".join(shown.format()))
+        error.__traceback__ = None  # its frames would keep the watches alive
+
+    # What is left.
+
+    def _complain(self, text: str) -> None:
+        self._run.complaints.append(text)
+
+    def _look_for_leftovers(self) -> None:
+        left: dict[str, Any] = {"asyncio tasks": tasks(), "timers": timers()}
+        poller = self._recorder.poller
+        if poller is not None:
+            if poller._known:
+                gc.collect()
+            left |= {
+                "active tracks": set(poller._active),
+                "tracks at the gate": set(poller._ready),
+                "known tracks": dict(poller._known),
+                "entries in the heap": [entry for entry in poller._heap if entry[2] is not None],
+                "the poller's timer": poller._timer,
+                "exchanges in the gate": poller._gate._running,
+            }
+            own = poller._session._own
+            if own is not None:
+                left["connections in use"] = len(connector_of(own)._acquired)
+                left["the module's session"] = self._plan.module
+        self._run.complaints += [f"left after the last wait: {what}: {it}" for what, it in left.items() if it]
+        self._run.texts.append(f"{self._client!r} {poller!r} {poller and poller._session!r}")
+
+
+def _environment(url: str) -> dict[str, str]:
+    return {"DISTRIBUTE_API_KEY": KEY, "DISTRIBUTE_BASE_URL": url}
+
+
+def _client(plan: Plan, url: str) -> DistributeClient:
+    settings = plan.settings
+    return DistributeClient(
+        base_url=url, pacing=settings.pacing, retry=settings.retry, limits=settings.limits, timeout=None
+    )
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    if isinstance(one, DistributeError):
+        return type(one) is type(other) and str(one.args) == str(other.args)
+    return one is other

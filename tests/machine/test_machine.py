@@ -1,0 +1,65 @@
+"""Random runs: random lives of tasks, faults, cancellations, deadlines, joins and closing, on a virtual clock."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.machine.check import complaints
+from tests.machine.plan import Plan, plans, written
+from tests.machine.run import carried_out
+
+#: Runs: a slice by default, always the same; with a number of them in the environment they are others each time, and
+#: pytest's `--hypothesis-seed` makes them repeatable. A twentieth as many go over sockets.
+EXAMPLES = int(os.environ.get("DISTRIBUTE_EXAMPLES", "200"))
+
+_common = settings(
+    deadline=None,
+    database=None,
+    derandomize="DISTRIBUTE_EXAMPLES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+    phases=[Phase.generate, Phase.shrink],
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_collections() -> Iterator[None]:
+    """Some runs collect garbage, and need not look at all of pytest each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def assert_promises_are_kept(plan: Plan, *, on_sockets: bool = False) -> None:
+    found = complaints(carried_out(plan, on_sockets=on_sockets))
+    assert not found, "\n".join([*found[:10], "", "This script reproduces it:", script(plan, on_sockets=on_sockets)])
+
+
+def script(plan: Plan, *, on_sockets: bool) -> str:
+    return "\n".join(
+        [
+            "from tests.machine.plan import *",
+            "from tests.machine.test_machine import assert_promises_are_kept",
+            f"assert_promises_are_kept({written(plan)}, on_sockets={on_sockets})",
+        ]
+    )
+
+
+@settings(_common, max_examples=EXAMPLES)
+@given(plan=plans())
+def test_whatever_happens_the_promises_are_kept(plan: Plan) -> None:
+    """In any run each wait ends as and when it must, and the requests are those that are allowed."""
+    assert_promises_are_kept(plan)
+
+
+@settings(_common, max_examples=max(1, EXAMPLES // 20))
+@given(plan=plans())
+def test_the_same_on_real_sockets(plan: Plan) -> None:
+    """The same runs keep the same promises where each request goes over a socket to a server that misbehaves."""
+    assert_promises_are_kept(plan, on_sockets=True)
