@@ -1,11 +1,10 @@
-"""What an observer costs: the CPU seconds of one poll with and without it, in interleaved runs.
+"""What an observer costs: the CPU of one poll with and without it, in interleaved runs.
 
-    python benchmarks/telemetry.py [--rounds 60] [--seconds 0.3]
+    python benchmarks/telemetry.py [--rounds 300]
 
-The emulator runs in a process of its own, so that this one's CPU is the client's alone. Each round runs every variant
-once, in random order. Shown are the cheapest run of each variant (other programs only ever add to a run) against the
-cheapest without an observer, and over all rounds the middle half of the ratios to the run without an observer in the
-same round. "none again" is the same as "none": its spread is what this machine can't tell apart.
+The emulator runs in a process of its own, so that this one's CPU is the client's alone. A round runs each variant for
+a tenth of a second, in random order, and compares it with what a poll cost without an observer in the same round.
+Shown is the median over the rounds with its standard error; "none again" is the same as "none", and so must show 1.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from multiprocessing.connection import Connection
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -62,47 +62,55 @@ def serve(pipe: Connection) -> None:
     asyncio.run(main())
 
 
-async def run(service: tuple[str, str, list[str]], observer: Observer | None, seconds: float) -> float:
-    """CPU seconds for each poll."""
-    key, url, ids = service
-    async with DistributeClient(key, base_url=url, pacing=OFTEN, observer=observer) as client:
-        waits = [asyncio.create_task(client.wait_for_result(task_id)) for task_id in ids]
-        await asyncio.sleep(0.3)
-        polls, began = client.stats().polls, time.process_time()
-        await asyncio.sleep(seconds)
-        spent, polls = time.process_time() - began, client.stats().polls - polls
-        for wait in waits:
-            wait.cancel()
-        await asyncio.wait(waits)
+async def cost(client: DistributeClient, ids: list[str]) -> float:
+    """CPU seconds for each poll, without the starts and ends of the waits."""
+    waits = [asyncio.create_task(client.wait_for_result(task_id)) for task_id in ids]
+    await asyncio.sleep(0.04)
+    polls, began = client.stats().polls, time.process_time()
+    await asyncio.sleep(0.1)
+    spent, polls = time.process_time() - began, client.stats().polls - polls
+    for wait in waits:
+        wait.cancel()
+    await asyncio.wait(waits)
     return spent / polls
+
+
+async def measure(service: tuple[str, str, list[str]], rounds: int) -> dict[str, list[float]]:
+    key, url, ids = service
+    spent: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    async with AsyncExitStack() as stack:
+        clients = {
+            name: await stack.enter_async_context(
+                DistributeClient(key, base_url=url, pacing=OFTEN, observer=make_observer())
+            )
+            for name, make_observer in VARIANTS.items()
+        }
+        for _ in range(rounds):
+            gc.collect()
+            for name in random.sample(list(VARIANTS), len(VARIANTS)):
+                spent[name].append(await cost(clients[name], ids))
+    return spent
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=60)
-    arguments.add_argument("--seconds", type=float, default=0.3, help="of each run")
-    given = arguments.parse_args()
+    arguments.add_argument("--rounds", type=int, default=300)
+    rounds = arguments.parse_args().rounds
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     server.start()
-    service = ours.recv()
-    spent: dict[str, list[float]] = {name: [] for name in VARIANTS}
     gc.disable()
     try:
-        for _ in range(given.rounds):
-            for name in random.sample(list(VARIANTS), len(VARIANTS)):
-                gc.collect()
-                spent[name].append(asyncio.run(run(service, VARIANTS[name](), given.seconds)))
+        spent = asyncio.run(measure(ours.recv(), rounds))
     finally:
         ours.send(None)
         server.join()
-    print(f"{'observer':<18}{'µs a poll':>10}{'ratio':>8}{'each round':>20}")
+    print(f"{'observer':<18}{'µs a poll':>10}{'against none':>14}")
     for name, costs in spent.items():
-        low, _, high = statistics.quantiles(
-            (mine / plain for mine, plain in zip(costs, spent["none"], strict=True)), n=4
-        )
-        best, plain = min(costs), min(spent["none"])
-        print(f"{name:<18}{best * 1e6:>10.1f}{best / plain:>8.3f}{low:>12.3f} … {high:.3f}")
+        ratios = [cost / plain for cost, plain in zip(costs, spent["none"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        error = 1.25 * (high - low) / 1.35 / rounds**0.5  # of a median, with the deviation from the quartiles
+        print(f"{name:<18}{statistics.median(costs) * 1e6:>10.1f}{middle:>8.3f} ± {error:.3f}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,10 @@ myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
 myst_heading_anchors = 3
 
 nitpick_ignore_regex = [
-    ("py:.*", r"(aiohttp|asyncio|collections|contextlib|fastapi|opentelemetry|starlette|datetime|ssl|uuid|typing|types|yarl|enum|pathlib)\b.*"),
+    (
+        "py:.*",
+        r"(aiohttp|asyncio|collections|contextlib|fastapi|opentelemetry|starlette|datetime|ssl|uuid|typing|types|yarl|enum|pathlib)\b.*",
+    ),
     (
         "py:.*",
         r"(distribute_async\._|R$|R_co$|T$|Any$|Self$|StrEnum|Mapping|Generator|ClientSession|SSLContext|UUID|Default).*",

@@ -122,7 +122,18 @@ def test_all_is_what_the_design_names() -> None:
 
 def test_importing_the_library_loads_no_extra() -> None:
     """The import costs what the core needs, and no extra, server or emulator."""
-    unwanted = ["click", "rich", "fastapi", "starlette", "opentelemetry", "pytest", "orjson", "aiohttp.web", "distribute_async.emulator", "distribute_async.cli"]
+    unwanted = [
+        "click",
+        "rich",
+        "fastapi",
+        "starlette",
+        "opentelemetry",
+        "pytest",
+        "orjson",
+        "aiohttp.web",
+        "distribute_async.emulator",
+        "distribute_async.cli",
+    ]
     unwanted += ["opentelemetry", "distribute_async.integrations"]
     program = f"import sys, distribute_async; print([name for name in {unwanted!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
