@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +115,8 @@ def test_the_words_of_an_error() -> None:
     )
     assert str(error_of(b"[" * 100_000)) == "the answer is not what the API promises: nested too deeply"
     assert str(error_of(b"[]")) == "the answer is no JSON object"
+    page = json.dumps({**made.example(), "status": "<" * 65}).encode()
+    assert str(error_of(page)) == "the answer is not what the API promises: no word @ .status"
     many = json.dumps({**made.example(), "choices": [{}] * 1_001}).encode()
     assert str(error_of(many)) == "the answer is not what the API promises: more than 1000 entries @ .choices"
 
@@ -220,6 +224,20 @@ def test_each_code_has_its_error() -> None:
     error = error_of(b"", 418)
     assert isinstance(error, APIStatusError)
     assert error.status_code == 418
+
+
+def test_orjson_reads_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra `speed` is used for each answer, once."""
+    read: list[bytes] = []
+
+    def loads(body: bytes) -> Any:
+        read.append(body)
+        return json.loads(body)
+
+    monkeypatch.setitem(sys.modules, "orjson", SimpleNamespace(loads=loads))
+    with reading_json_with("orjson"):
+        result_of(made.SOUND)
+    assert read == [made.SOUND]
 
 
 def test_integers_stay_integers_up_to_64_bits(json_path: JsonPath) -> None:

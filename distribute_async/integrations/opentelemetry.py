@@ -11,6 +11,8 @@ It needs the extra `otel`, which is the API alone: the application brings the SD
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +72,7 @@ TRANSITION = "distribute_async.transition"
 # Not `gen_ai.client.operation.duration` and `http.client.request.duration`: a hundred waits may share one task, and
 # an instrumentation of aiohttp counts the same requests.
 ACTIVE_WAITS = "distribute_async.wait.active"
-EXCHANGE_DURATION = "distribute_async.exchange.duration"
+EXCHANGES = "distribute_async.exchanges"
 LAST_INTERVAL = "distribute_async.task.last_interval"
 OUTAGE_DURATION = "distribute_async.outage.duration"
 PAUSE_DURATION = "distribute_async.pause.duration"
@@ -81,14 +83,10 @@ PROVIDER_NAME = "distribute_ai"
 #: For the kinds of task that the conventions have a name for; else the kind itself.
 OPERATIONS = {"chat": "chat", "images": "generate_content"}
 
-# Bounds of the histograms: seconds of an exchange (those of `http.client.request.duration`), seconds of a wait or an
-# interval (those of `gen_ai.client.operation.duration`, and on to an hour and a half), polls of a task.
-_EXCHANGE_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
+# Bounds of the histograms: seconds of a wait or an interval (those of `gen_ai.client.operation.duration`, and on to an
+# hour and a half), polls of a task.
 _WAIT_SECONDS = [0.01 * 2.0**n for n in range(20)]
 _POLLS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
-
-#: For what serves many waits, and so belongs to nobody's trace. No baggage is in it either.
-_NOWHERE = Context()
 
 #: Characters, and finish reasons, of what the service says; words and answers in earnest are shorter.
 _LONGEST_WORD = 200
@@ -118,8 +116,11 @@ class OpenTelemetryObserver(Observer):
         self._spans: dict[ObservedWait, trace.Span] = {}
         # What goes out for a wait, made once: it is the same for all of its polls.
         self._headers: dict[ObservedWait, dict[str, str]] = {}
-        # The attributes of each kind of exchange, by what tells them apart: made once, since there are few.
-        self._labels: dict[tuple[str, int | None, str | None, bool], dict[str, Any]] = {}
+        # Good exchanges, by the kind of task, that are not in the counter yet: the SDK takes longer to count one than
+        # all the rest of an observer. (Clients on other threads may share it, hence the lock.)
+        self._good: dict[str, int] = {}
+        self._count_at = 0.0
+        self._lock = threading.Lock()
         meter = metrics.get_meter("distribute_async", meter_provider=meter_provider, schema_url=SCHEMA_URL)
 
         def histogram(name: str, unit: str, what: str, bounds: list[float]) -> metrics.Histogram:
@@ -127,9 +128,7 @@ class OpenTelemetryObserver(Observer):
 
         self._active = meter.create_up_down_counter(ACTIVE_WAITS, "{wait}", "Waits that go on.")
         self._waits = histogram(WAIT_DURATION, "s", "How long waits took, by how they ended.", _WAIT_SECONDS)
-        self._exchanges = histogram(
-            EXCHANGE_DURATION, "s", "How long HTTP exchanges took, by what they came to.", _EXCHANGE_SECONDS
-        )
+        self._exchanges = meter.create_counter(EXCHANGES, "{exchange}", "HTTP exchanges, by what they came to.")
         self._polls = histogram(
             TASK_POLLS, "{poll}", "Status reads that it took to follow a task to its end, failed ones included.", _POLLS
         )
@@ -174,6 +173,7 @@ class OpenTelemetryObserver(Observer):
         about = {**_about(wait.kind), OUTCOME: ending.outcome}
         if ending.error is not None:
             about[ERROR_TYPE] = type(ending.error).__name__
+        self._count_good()
         self._active.add(-1, _about(wait.kind))
         self._waits.record(ending.elapsed, {**about, IS_FETCH: wait.is_fetch})
         self._headers.pop(wait, None)
@@ -186,16 +186,26 @@ class OpenTelemetryObserver(Observer):
         span.end()
 
     def exchange_ended(self, exchange: ObservedExchange) -> None:
-        """An exchange is measured, and with the last one its task."""
-        key = (exchange.kind, exchange.status_code, exchange.fault, exchange.is_probe)
-        labels = self._labels.get(key)
-        if labels is None:
-            labels = self._labels[key] = _of_exchange(exchange)
-        self._exchanges.record(exchange.seconds, labels, _NOWHERE)
+        """An exchange is counted, and with the last one its task is measured."""
+        if exchange.fault is not None or exchange.is_probe:
+            self._exchanges.add(1, _of_exchange(exchange))
+        else:
+            with self._lock:
+                self._good[exchange.kind] = self._good.get(exchange.kind, 0) + 1
+            if time.monotonic() >= self._count_at:
+                self._count_good()
         if exchange.is_last:
             self._polls.record(exchange.attempt, _about(exchange.kind))
             if exchange.interval is not None:
                 self._intervals.record(exchange.interval, _about(exchange.kind))
+
+    def _count_good(self) -> None:
+        """At most once a second, and whenever a wait ends."""
+        with self._lock:
+            good, self._good = self._good, {}
+            self._count_at = time.monotonic() + 1
+        for kind, count in good.items():
+            self._exchanges.add(count, {**_about(kind), STATUS_CODE: 200})
 
     def request_headers(self, waits: tuple[ObservedWait, ...]) -> Mapping[str, str]:
         """The trace context, where it was asked for."""
@@ -204,7 +214,8 @@ class OpenTelemetryObserver(Observer):
         oldest = waits[0]
         if oldest not in self._headers:
             headers = self._headers[oldest] = {}
-            propagate.inject(headers, trace.set_span_in_context(self._spans[oldest], _NOWHERE))
+            # Into a context of its own, so that no baggage goes out.
+            propagate.inject(headers, trace.set_span_in_context(self._spans[oldest], Context()))
         return self._headers[oldest]
 
     def paused(self, seconds: float) -> None:
@@ -221,8 +232,7 @@ def _about(kind: str) -> dict[str, Any]:
 
 
 def _of_exchange(exchange: ObservedExchange) -> dict[str, Any]:
-    # Each label costs: this is the one metric that is written at each poll.
-    labels: dict[str, Any] = {OPERATION: OPERATIONS.get(exchange.kind, exchange.kind)}
+    labels = _about(exchange.kind)
     if exchange.is_probe:
         labels[IS_PROBE] = True
     if exchange.status_code is not None:

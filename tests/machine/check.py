@@ -193,25 +193,34 @@ class _Judge:
         for one, other in pairwise(probes):
             if other.order < one.end_order:
                 yield f"two probes at once: {one.start}…{one.end}, {other.start}"
-        failed, earliest = 0, outage.surely + 0.25
+        failed, earliest, latest = 0, outage.surely + 0.25, math.inf
         for probe in probes:
             if probe.start < earliest - EPS:
                 yield f"a probe at {probe.start}, before {earliest}"
-            if probe.outcome is not None:
-                failed += 1
-            since = probe.start if probe.outcome is None or probe.end is None else probe.end
-            earliest = since + min(0.5 * 2**failed, 5.0) / 2
-
+            if probe.start > latest + EPS and self._queued(outage, latest, probe.start):
+                yield f"a probe at {probe.start}, though it was due at {latest}"
+            failed += probe.outcome is not None
+            span = min(0.5 * 2**failed, 5.0)
+            end = probe.start if probe.end is None else probe.end
+            since = probe.start if probe.outcome is None else end
+            earliest, latest = since + span / 2, max(since + span, end)
         for one, other in pairwise(probes):
-            queued = {
-                poll.log
-                for poll in self.all_polls
-                if poll.evidence is Evidence.DOWN and outage.surely + EPS < poll.end < one.start - EPS
-            }
-            for log in queued - {one.log}:
-                waits = any(start < one.start and end > other.start for start, end in self.waits[log].spans)
-                if other.log is one.log and waits and self.lives[log].goes_on(other.start):
-                    yield f"two probes in a row for {one.log.task_id}, {one.start} and {other.start}"
+            if other.log is one.log and self._queued(outage, one.start - EPS, other.start) - {one.log}:
+                yield f"two probes in a row for {one.log.task_id}, {one.start} and {other.start}"
+
+    def _queued(self, outage: Outage, since: float, until: float) -> set[TrackLog]:
+        """The tracks that surely waited for their turn as probes all this time, held back by nothing else."""
+        is_paused = any(poll.end < until and poll.end + pause_in(poll.outcome) > since for poll in self.all_polls)
+        is_busy = any(poll.start < since - EPS and poll.end > since + EPS for poll in self.all_polls)
+        if is_paused or is_busy or self.settings.max_polls_per_second:
+            return set()
+        return {
+            poll.log
+            for poll in self.all_polls
+            if poll.evidence is Evidence.DOWN and outage.surely + EPS < poll.end < since
+            if any(start < since and end > until + EPS for start, end in self.waits[poll.log].spans)
+            if self.lives[poll.log].goes_on(until + EPS)
+        }
 
     def _return(self, outage: Outage) -> Iterator[str]:
         if math.inf in {outage.until, outage.surely}:

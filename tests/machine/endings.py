@@ -138,12 +138,11 @@ class Life:
         return any(_are_alike(fault, self._by_id[key]) for key in possible if key)
 
     def _was_told(self, poll: Poll) -> bool:
-        return any(
-            isinstance(step.ending, DistributeError)
-            and _are_alike(step.ending, poll.outcome)
-            and step.ended >= poll.end - EPS
-            for step in self.judge.steps[self.log]
-        )
+        """Where it may have ended the track: whether those who waited then, or else those who came later, were told."""
+        steps = self.judge.steps[self.log]
+        if self.judge.waits[self.log].covers(poll.end):
+            steps = [step for step in steps if step.ended <= poll.end + LATE]
+        return any(step.ended >= poll.end - EPS and _are_alike(step.ending, poll.outcome) for step in steps)
 
     def _answered(self, poll: Poll, result: ChatResult) -> None:
         self._unchanged += 1
@@ -307,4 +306,4 @@ def _distinct(states: list[_State]) -> list[_State]:
 
 
 def _are_alike(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and str(one.args) == str(other.args)
+    return isinstance(one, DistributeError) and type(one) is type(other) and str(one.args) == str(other.args)

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import traceback
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
@@ -18,7 +19,7 @@ import looptime
 from attrs import define
 
 import distribute_async
-from distribute_async import ChatResult, DistributeClient, DistributeError, TaskStatus, Watch
+from distribute_async import ChatResult, DistributeClient, DistributeError, TaskStatus, Watch, _shared
 from tests.machine.plan import Actor, Plan
 from tests.machine.recorder import Quiet, Recorder, Run, Step, WatchLog
 from tests.machine.service import Service
@@ -142,7 +143,11 @@ class _Stage:
                 url = (await stack.enter_async_context(MisbehavingServer(service.behaviour()))).url
             stack.enter_context(self._recorder.listening())
             stack.enter_context(mock.patch.dict(os.environ, _environment(url)))
-            if not self._plan.module:
+            if self._plan.module:
+                # Whoever keeps a watch keeps the client, and what that knows of an outage; else it goes with its waits.
+                shared = _shared._SharedClient()
+                _shared._clients[asyncio.get_running_loop()] = weakref.ref(shared)
+            else:
                 self._client = await stack.enter_async_context(_client(self._plan, url))
             await self._all_wait()
             self._run.ended_at = now()

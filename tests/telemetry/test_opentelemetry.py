@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,8 +226,14 @@ async def test_trace_context_goes_out_only_if_asked_for(propagate: bool, telemet
 
 
 def told(points: list[Any], *wanted: str) -> list[tuple[Any, ...]]:
-    """For each data point these attributes (None where there is none), and how many values it has."""
-    return sorted(((*(dict(point.attributes).get(name) for name in wanted), point.count) for point in points), key=repr)
+    """Of each data point these attributes (None where it has none), and how many values it has or counted."""
+    return sorted(
+        (
+            (*(dict(point.attributes).get(name) for name in wanted), getattr(point, "count", None) or point.value)
+            for point in points
+        ),
+        key=repr,
+    )
 
 
 @pytest.mark.looptime
@@ -281,9 +288,7 @@ async def test_waits_that_go_on_are_counted(emulator: Emulator, telemetry: Telem
 
 
 @pytest.mark.looptime
-async def test_requests_are_measured_by_what_they_came_to(
-    telemetry: Telemetry, observer: OpenTelemetryObserver
-) -> None:
+async def test_requests_are_counted_by_what_they_came_to(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
     """Each HTTP exchange counts once, whoever shares it, by status code and fault; pauses and outages count too."""
     script = [
         *says("QUEUED"),
@@ -295,7 +300,7 @@ async def test_requests_are_measured_by_what_they_came_to(
     async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
         await asyncio.gather(client.wait_for_result(ID), listed(client.watch(ID)))
     points = telemetry.points()
-    assert told(points[names.EXCHANGE_DURATION], "http.response.status_code", "error.type", names.IS_PROBE) == [
+    assert told(points[names.EXCHANGES], "http.response.status_code", "error.type", names.IS_PROBE) == [
         (200, None, None, 2),
         (200, None, True, 1),
         (429, "429", None, 1),
@@ -303,7 +308,7 @@ async def test_requests_are_measured_by_what_they_came_to(
         (502, "502", True, 2),
         (None, "not_json", None, 1),
     ]
-    assert sum(point.count for point in points[names.EXCHANGE_DURATION]) == len(server.requests)
+    assert sum(point.value for point in points[names.EXCHANGES]) == len(server.requests)
     (polls,) = points[names.TASK_POLLS]
     assert (polls.count, polls.sum) == (1, len(server.requests))
     (interval,) = points[names.LAST_INTERVAL]
@@ -334,6 +339,24 @@ async def test_no_label_and_no_span_holds_a_secret(telemetry: Telemetry, observe
     assert KEY not in spans
     assert SECRET not in spans
     assert ID in spans
+
+
+@pytest.mark.looptime
+async def test_requests_are_counted_while_waits_go_on(
+    telemetry: Telemetry, observer: OpenTelemetryObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counter is at most a second behind: a wait of an hour shows its requests as it goes."""
+    monkeypatch.setattr(names, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time))
+    async with MisbehavingServer(*says("QUEUED")) as server, new_client(server.url, observer=observer) as client:
+        waiting = asyncio.create_task(client.wait_for_result(ID))
+        for seconds in (0.5, 10, 100):
+            await asyncio.sleep(seconds)
+            (point,) = telemetry.points()[names.EXCHANGES]
+            assert 0 <= len(server.requests) - point.value <= 1
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        (point,) = telemetry.points()[names.EXCHANGES]
+        assert point.value == len(server.requests)
 
 
 # The extra.
