@@ -294,6 +294,21 @@ async def test_after_a_pause_they_come_one_by_one() -> None:
 
 
 @pytest.mark.looptime
+async def test_the_longest_pause_counts() -> None:
+    """Where two answers ask for pauses, the one that ends last is kept, whichever came first."""
+    for first, second in [(20, 2), (2, 20)]:
+        script = [
+            bad.status(429, Retry_After=str(first)),
+            bad.in_turn(bad.pause(0.5), bad.status(503, Retry_After=str(second))),
+            COMPLETED,
+        ]
+        async with MisbehavingServer(*script) as server, new_client(server.url) as client:
+            began = now()
+            await asyncio.gather(*(client.wait_for_result(task_id) for task_id in ids(2)))
+            assert server.times[2] == pytest.approx(began + 20 + (0.5 if second == 20 else 0.0), abs=0.01)
+
+
+@pytest.mark.looptime
 async def test_an_outage_in_a_pause(emulator: Emulator) -> None:
     """Where the service goes down within a pause nobody asks before the pause is over, and then one probe at a time."""
     tasks = [emulator.add_task([(0, "QUEUED"), (60, "COMPLETED")]) for _ in range(50)]
@@ -393,6 +408,21 @@ async def test_a_probe_cut_by_a_deadline_says_nothing() -> None:
         assert {type(end) for end in await ended} <= {WaitTimeoutError, ChatResult}
         probes = [at for at in server.times if 3 < at < 30]
         assert all(later - earlier >= 0.25 for earlier, later in pairwise(probes))
+
+
+@pytest.mark.looptime
+async def test_probes_cut_by_deadlines_do_not_lengthen_the_backoff() -> None:
+    """However many probes end with their waits' deadlines, the next one comes as soon as the first one did."""
+    tasks = ids(8)
+    script = [*[bad.status(502)] * len(tasks), bad.silence()]
+    async with MisbehavingServer(*script) as server, new_client(server.url) as client:
+        # The fifth failure closes the gate: its task and those after it queue as probes at once, the others a little
+        # later. The n-th of them is the probe at 0.5 · n s, and leaves 0.1 s after that.
+        turns_of = dict(zip([*tasks[4:], *tasks[:4]], range(1, 9), strict=True))
+        waits = [client.wait_for_result(task_id, timeout=0.5 * turns_of[task_id] + 0.1) for task_id in tasks]
+        ended = await asyncio.gather(*waits, return_exceptions=True)
+        assert {type(end) for end in ended} == {WaitTimeoutError}
+    assert server.times[8:] == [pytest.approx(0.5 * n) for n in range(1, 9)]
 
 
 @pytest.mark.looptime
