@@ -28,8 +28,9 @@ from distribute_async._gate import Gate
 from distribute_async._models import ChatResult, R, task_id_text
 from distribute_async._observer import Observer, Stats, Telemetry
 from distribute_async._pacing import Pacing, retry_steps
-from distribute_async._poller import Poller, Track, closed
+from distribute_async._poller import Poller
 from distribute_async._session import Session
+from distribute_async._track import Track, closed
 from distribute_async._walk import Pace
 from distribute_async._watch import Watch
 

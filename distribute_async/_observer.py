@@ -1,13 +1,14 @@
 """What telemetry can hear: `Observer`, what it is told, and `Stats`. Does nothing by itself, and knows no telemetry.
 
-Users subclass `Observer`. `_poller` and `_watch` tell it through `Telemetry`, and only where a client has one.
+Users subclass `Observer`. Those who poll and wait tell it through `Telemetry`, and only where a client has one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar
@@ -156,13 +157,35 @@ def fault_word(error: DistributeError) -> str:
     return error.reason if isinstance(error, APIConnectionError | APIResponseValidationError) else "unusable"
 
 
+class Trace:
+    """What is kept of a task that is followed for those who listen."""
+
+    __slots__ = ("answer_from", "interval", "polls", "sent_at", "waits")
+
+    def __init__(self) -> None:
+        #: The running waits on it, the oldest first.
+        self.waits: dict[ObservedWait, None] = {}
+        #: Good answers so far.
+        self.polls = 0
+        #: When the newest request was sent.
+        self.sent_at = -math.inf
+        #: When the request was sent to which the newest good answer came; None before the first.
+        self.answer_from: float | None = None
+        #: From the `answer_from` before to the newest good answer: it was true at some time within.
+        self.interval: float | None = None
+
+    def answered(self, now: float) -> float | None:
+        """A good answer came; gives the `interval`."""
+        self.polls += 1
+        self.interval = None if self.answer_from is None else now - self.answer_from
+        self.answer_from = self.sent_at
+        return self.interval
+
+
 class Followed(Protocol):
     """What is known of a task that is followed."""
 
-    #: The running waits on it, the oldest first.
-    waits: dict[ObservedWait, None]
-    polls: int
-    interval: float | None
+    trace: Trace | None
 
     @property
     def history(self) -> Sequence[Transition[Any]]:
@@ -197,9 +220,9 @@ class Telemetry:
                 log.exception("the observer broke in %s; further failures there are not logged", name)
             return None
 
-    def request_headers(self, waits: Iterable[ObservedWait]) -> Mapping[str, str] | None:
+    def request_headers(self, trace: Trace) -> Mapping[str, str] | None:
         """What the observer adds to the headers of a request."""
-        given = self.tell(self.observer.request_headers, tuple(waits))
+        given = self.tell(self.observer.request_headers, tuple(trace.waits))
         return self.tell(checked_headers, given) if given else None
 
     def hear(self, task: Followed, *, kind: str, task_id: str, is_fetch: bool) -> Hearing:
@@ -230,8 +253,9 @@ class Hearing:
         self._wait = wait
         self._task = task
         self._suspended = 0
-        self._attempts, self._polls = task.attempts, task.polls
-        task.waits[wait] = None
+        self._trace = task.trace or Trace()
+        self._attempts, self._polls = task.attempts, self._trace.polls
+        self._trace.waits[wait] = None
         telemetry.tell(telemetry.observer.wait_started, wait)
         for newest in task.history[-1:]:
             telemetry.tell(telemetry.observer.wait_moved, wait, newest)
@@ -254,15 +278,15 @@ class Hearing:
         if self.is_over:
             return
         self.is_over = True
-        self._task.waits.pop(self._wait, None)
+        self._trace.waits.pop(self._wait, None)
         ending = ObservedEnding(
             outcome=outcome,
             error=error,
             result=self._task.result,
             elapsed=self._loop.time() - self._wait.started,
             attempts=self._task.attempts - self._attempts,
-            polls=self._task.polls - self._polls,
-            interval=self._task.interval,
+            polls=self._trace.polls - self._polls,
+            interval=self._trace.interval,
         )
         self._telemetry.tell(self._telemetry.observer.wait_ended, self._wait, ending)
 

@@ -1,8 +1,7 @@
 """The poller: drives the walks of one client through its gate and session. One walk for all who wait on an id.
 
-Used by `_watch` and `_client`. A `Track` is one id that is followed. Whoever waits on it hangs a `Waiter` on it for
-as long as it is suspended, and nothing else keeps a poll going: with no waiter a track has no timer, no exchange
-and no place in the queue, and it vanishes with the last `Watch` that knows it.
+Used by `_watch`, `_many`, `_client`. Whoever waits hangs a `Waiter` on a `Track`, and nothing else keeps a poll going:
+with no waiter a track has no timer, no exchange and no place in the queue, and it vanishes with the last who knows it.
 
 One heap and one timer of the event loop serve all tracks (next polls and deadlines; a timer each is dear), and an
 asyncio task exists only while an HTTP exchange is under way.
@@ -16,112 +15,25 @@ import functools
 import heapq
 import itertools
 import json
-import logging
 import math
 from collections import OrderedDict
-from typing import Any, Generic, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import (
-    APIConnectionError,
-    ClientClosedError,
-    ConfigurationError,
-    DistributeError,
-)
+from distribute_async._errors import APIConnectionError, ConfigurationError, DistributeError
 from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
-from distribute_async._models import R, Transition
-from distribute_async._observer import ObservedExchange, ObservedWait, Stats, Telemetry, fault_word
-from distribute_async._session import Session
+from distribute_async._models import R
+from distribute_async._observer import Stats, Telemetry, Trace
+from distribute_async._session import Answer, Session
+from distribute_async._tally import Tally
+from distribute_async._track import Entry, Track, Waiter, closed
 from distribute_async._walk import Pace, Walk
 
-_log = logging.getLogger("distribute_async")
-
-#: Transitions that a track keeps for slow readers and for `Watch.history`.
-HISTORY = 1_000
 #: The last poll before a deadline starts twice the usual exchange's time ahead of it, and at least this much.
 LEAST_LEAD = 0.05
-
-
-class Waiter(Protocol):
-    """Somebody who is suspended on a track."""
-
-    #: Loop time at which to wake it whatever happened.
-    deadline: float
-    #: Whether each transition wakes it; otherwise only the end does.
-    wants_all: bool
-
-    def wake(self) -> None:
-        """Look at the track and the clock again. Must not raise."""
-
-    def refuse(self, error: DistributeError) -> None:
-        """This wait alone ends in this error, the track goes on."""
-
-
-class Track(Generic[R]):
-    """One id that is followed: its walk, who waits, and what was seen."""
-
-    __slots__ = (
-        "__weakref__", "answer_from", "deadline", "digest", "endpoint", "entry", "exchange", "forgotten", "has_led",
-        "history", "interval", "polled_at", "polls", "request", "sent_at", "waiters", "waits", "walk",
-    )  # fmt: skip
-
-    def __init__(self, endpoint: Endpoint[R], walk: Walk[R]) -> None:
-        self.endpoint = endpoint
-        self.walk = walk
-        self.request = json.dumps({"id": walk.task_id}).encode()
-        self.waiters: dict[Waiter, None] = {}
-        #: No waiter's deadline is earlier than this.
-        self.deadline = math.inf
-        self.exchange: asyncio.Task[R | DistributeError] | None = None
-        self.polled_at = -math.inf
-        #: Whether a poll was made ahead of schedule, for somebody's deadline, since the last regular one.
-        self.has_led = False
-        #: Of the last good answer's body: an equal one is not decoded again. (64 bits, keyed by the interpreter.)
-        self.digest: int | None = None
-        self.history: list[Transition[R]] = []
-        #: Transitions that are no longer in `history`.
-        self.forgotten = 0
-        #: This track's place in the poller's heap.
-        self.entry: _Entry | None = None
-        # For telemetry: the waits, the oldest first (only with an observer), and what the good answers cost.
-        self.waits: dict[ObservedWait, None] = {}
-        self.polls = 0
-        self.sent_at = -math.inf
-        #: When the request was sent to which the newest good answer came; None before the first.
-        self.answer_from: float | None = None
-        #: From the `answer_from` before to the newest good answer: it was true at some time within.
-        self.interval: float | None = None
-
-    @property
-    def attempts(self) -> int:
-        """HTTP exchanges counted so far."""
-        return self.walk.attempts
-
-    @property
-    def result(self) -> R | None:
-        """The newest good answer."""
-        return self.walk.result
-
-    @property
-    def seen(self) -> int:
-        """Transitions seen so far."""
-        return self.forgotten + len(self.history)
-
-    def add(self, transition: Transition[R]) -> None:
-        """Keep a transition; drop the oldest ones, a hundred at a time, once there are too many."""
-        self.history.append(transition)
-        if len(self.history) >= HISTORY + 100:
-            del self.history[:100]
-            self.forgotten += 100
-
-
-class _Entry(list[Any]):
-    """[when, order, track]; the track is None once the entry no longer counts. (A list: compared at C speed.)"""
-
-    __slots__ = ()
 
 
 class Poller:
@@ -136,18 +48,17 @@ class Poller:
         self._pace = pace
         self._closes_when_idle = closes_when_idle
         self.telemetry = telemetry
+        self.tally = Tally(telemetry)
         self.is_closed = False
         #: All ids that somebody knows; the active ones have waiters, the ready ones wait for the gate.
         self._known: WeakValueDictionary[tuple[str, str], Track[Any]] = WeakValueDictionary()
         self._active: set[Track[Any]] = set()
         self._ready: OrderedDict[Track[Any], None] = OrderedDict()
-        self._heap: list[_Entry] = []
+        self._heap: list[Entry] = []
         self._dead_entries = 0
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._usual_exchange = 0.0
-        self._polls = 0
-        self._outcomes: dict[str, int] = {}
         #: What an outage's waits end in, if it lasts too long.
         self._last_fault: DistributeError = APIConnectionError("the service is down")
         # An exchange serves many waiters: it must not carry the context variables of the one who came first.
@@ -169,46 +80,65 @@ class Poller:
         known = None if single else self._known.get(key)
         if known is not None and known.walk.error is None:
             return known
-        track = Track(endpoint, Walk[R](task_id, self._pace, self.time(), single=single))
+        walk = Walk[R](task_id, self._pace, self.time(), single=single)
+        track = Track(endpoint, walk, None if self.telemetry is None else Trace())
         if not single:
             self._known[key] = track
         return track
 
     def join(self, track: Track[Any], waiter: Waiter) -> None:
-        """From now on `waiter` is suspended on `track`."""
+        """From now on `waiter` waits on `track`."""
         if track not in self._active:
             self._active.add(track)
             track.deadline = math.inf
             track.walk.resume(self.time())
         track.waiters[waiter] = None
         track.deadline = min(track.deadline, waiter.deadline)
-        self._attend(track, self.time())
+        self.attend(track)
+
+    def attend(self, *tracks: Track[Any]) -> None:
+        """Start what is due of these: somebody who was away when it came due is back."""
+        now = self.time()
+        for track in tracks:
+            if track in self._active:
+                self._attend(track, now)
         self._pump()
 
-    async def leave(self, track: Track[Any], waiter: Waiter) -> None:
-        """`waiter` is suspended no longer. The last one to leave cuts the exchange, and sees it ended."""
+    def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[Any] | None:
+        """`waiter` waits no longer. The last one to leave cuts the exchange; it is given to see it ended."""
         track.waiters.pop(waiter, None)
         if track.waiters or track not in self._active:
-            return
+            return None
         self._active.remove(track)
         self._ready.pop(track, None)
         self._unplan(track)
+        if not self._active:
+            self._disarm()
+        if track.exchange is not None:
+            track.exchange.cancel()
+        return track.exchange
+
+    async def leave(self, track: Track[Any], waiter: Waiter) -> None:
+        """What `drop` does, until the exchange has ended and what should be closed is closed."""
+        cut = self.drop(track, waiter)
         try:
-            if track.exchange is not None:
-                track.exchange.cancel()
-                await asyncio.wait([track.exchange])
+            if cut is not None:
+                await asyncio.wait([cut])
         finally:
-            if not self._active:
-                self._disarm()
-                if self._closes_when_idle:
-                    await asyncio.shield(self._session.close())
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Close the session if nobody waits for anything, where the client wants that."""
+        if self._closes_when_idle and not self._active:
+            await asyncio.shield(self._session.close())
 
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and close the session where it was made here."""
         self.is_closed = True
         exchanges = [track.exchange for track in self._active if track.exchange is not None]
         for track in list(self._active):
-            self._end(track, closed())
+            if not track.walk.is_over:
+                self._end(track, closed())
         for exchange in exchanges:
             exchange.cancel()
         if exchanges:
@@ -226,8 +156,8 @@ class Poller:
             exchanges=self._gate.running,
             paused_for=self._gate.paused_for(now),
             outage_for=None if down_since is None else now - down_since,
-            polls=self._polls,
-            outcomes=dict(self._outcomes),
+            polls=self.tally.polls,
+            outcomes=dict(self.tally.outcomes),
         )
 
     # What to do about one track now, and when to look at it again.
@@ -274,7 +204,7 @@ class Poller:
             return
         self._unplan(track)
         if when < math.inf:
-            track.entry = _Entry((when, next(self._order), track))
+            track.entry = Entry((when, next(self._order), track))
             heapq.heappush(self._heap, track.entry)
 
     def _unplan(self, track: Track[Any]) -> None:
@@ -317,10 +247,13 @@ class Poller:
                 break
             track, _ = self._ready.popitem(last=False)
             gate_opens = math.inf
-            if self._is_due(track, now):  # what queued for a deadline may have come too late
+            if not self._is_due(track, now):  # what queued for a deadline may have come too late
+                self._plan(track)
+            elif track.is_attended:
                 self._start(track, now)
             else:
-                self._plan(track)
+                for waiter in track.waiters:
+                    waiter.missed()
         self._arm(gate_opens)
 
     def _arm(self, gate_opens: float) -> None:
@@ -345,7 +278,7 @@ class Poller:
     def _start(self, track: Track[Any], now: float) -> None:
         was_probe = self._gate.enter(now)
         track.has_led = now < track.walk.next_poll
-        track.polled_at = track.sent_at = now
+        track.polled_at = now
         track.exchange = self._loop.create_task(self._poll(track), context=self._context)
         # All that follows an exchange hangs on its end: a task cancelled before its first step runs no `finally`.
         track.exchange.add_done_callback(functools.partial(self._finish, track, was_probe))
@@ -353,14 +286,13 @@ class Poller:
 
     async def _poll(self, track: Track[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
-        extra = None if self.telemetry is None else self.telemetry.request_headers(track.waits)
-        heard = await self._session.post(track.endpoint.result_path, track.request, extra)
+        request = json.dumps({"id": track.walk.task_id}).encode()
+        heard = await self._exchange(track, request)
         if isinstance(heard, DistributeError):
             if rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
-            self._note(track, heard, self.time(), was_probe=False)
-            track.sent_at = self.time()
-            heard = await self._session.post(track.endpoint.result_path, track.request, extra)
+            self.tally.exchange_ended(track, heard, self.time())
+            heard = await self._exchange(track, request)
         if isinstance(heard, DistributeError):
             return heard
         digest = hash(heard.body) if heard.status_code == 200 else None
@@ -371,17 +303,26 @@ class Poller:
             track.digest = digest
         return result
 
+    async def _exchange(self, track: Track[Any], request: bytes) -> Answer | DistributeError:
+        extra = None
+        if self.telemetry is not None and track.trace is not None:
+            extra = self.telemetry.request_headers(track.trace)
+            track.trace.sent_at = self.time()
+        return await self._session.post(track.endpoint.result_path, request, extra)
+
     def _finish(self, track: Track[R], was_probe: bool, exchange: asyncio.Task[R | DistributeError]) -> None:
         track.exchange = None
         now = self.time()
-        heard = _outcome(exchange)
+        heard = self._outcome(exchange)
         rule = rule_for(heard) if isinstance(heard, DistributeError) else None
         evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
         down_since = self._gate.down_since
         self._gate.leave(track.walk.task_id, evidence, now, was_probe=was_probe, is_crowd=len(self._active) > 1)
-        if self._gate.down_since != down_since:
-            self._note_outage(down_since, now)
-        self._note(track, heard, now, was_probe=was_probe)
+        if down_since is None and self._gate.down_since is not None:
+            self.tally.outage_began()
+        elif down_since is not None and self._gate.down_since is None:
+            self.tally.outage_ended(now - down_since)
+        self.tally.exchange_ended(track, heard, now, was_probe=was_probe)
         if evidence is Evidence.UP:
             took = now - track.polled_at
             self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
@@ -401,10 +342,7 @@ class Poller:
         transition = track.walk.answered(result, now)
         if transition is not None:
             track.add(transition)
-            _log.debug("a task is %s", transition.status, extra=_about(track, status=str(transition.status)))
-            if self.telemetry is not None:
-                for wait in list(track.waits):
-                    self.telemetry.tell(self.telemetry.observer.wait_moved, wait, transition)
+            self.tally.moved(track, transition)
         if transition is not None or track.walk.is_over:
             self._tell(track)
 
@@ -426,76 +364,18 @@ class Poller:
         obeyed = min(pause, self._pace.retry.max_retry_after)
         self._gate.pause(now + obeyed)
         if not was_paused:
-            _log.info("the service asks for a pause of %.1f s", pause, extra={"distribute_pause": pause})
-            if self.telemetry is not None:
-                self.telemetry.tell(self.telemetry.observer.paused, obeyed)
+            self.tally.paused(pause, obeyed)
         for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
             del track.waiters[waiter]
             waiter.refuse(error)
 
-    # What is counted and told, and changes nothing.
-
-    def _note(self, track: Track[R], heard: R | DistributeError | None, now: float, *, was_probe: bool) -> None:
-        """An HTTP exchange ended; it was cut where nothing was heard."""
-        fault = "cut" if heard is None else fault_word(heard) if isinstance(heard, DistributeError) else None
-        self._outcomes[fault or "200"] = self._outcomes.get(fault or "200", 0) + 1
-        attempt = track.walk.attempts + 1
-        interval = None
-        if fault is None:
-            self._polls += 1
-            track.polls += 1
-            if track.answer_from is not None:
-                interval = now - track.answer_from
-            track.answer_from, track.interval = track.sent_at, interval
-        else:
-            _log.debug("an exchange failed: %s", fault, extra=_about(track, fault=fault, attempt=attempt))
-        if self.telemetry is None:
-            return
-        answer = None if isinstance(heard, DistributeError) else heard
-        exchange = ObservedExchange(
-            kind=track.endpoint.name,
-            task_id=track.walk.task_id,
-            attempt=attempt,
-            status_code=200 if answer is not None else getattr(heard, "status_code", None),
-            fault=fault,
-            seconds=now - track.sent_at,
-            is_probe=was_probe,
-            is_last=answer is not None and answer.is_over and not track.walk.single,
-            interval=interval,
-        )
-        self.telemetry.tell(self.telemetry.observer.exchange_ended, exchange)
-
-    def _note_outage(self, down_since: float | None, now: float) -> None:
-        if down_since is None:
-            _log.warning("the service is down: one probe at a time from now on")
-        else:
-            lasted = now - down_since
-            _log.info("the service is back after %.1f s", lasted, extra={"distribute_outage": lasted})
-        if self.telemetry is not None:
-            if down_since is None:
-                self.telemetry.tell(self.telemetry.observer.outage_began)
-            else:
-                self.telemetry.tell(self.telemetry.observer.outage_ended, lasted)
-
-
-def _about(track: Track[Any], **more: object) -> dict[str, object]:
-    """For a log record: prefixed, because a name that an application's records have already is an error."""
-    about = {"task_id": track.walk.task_id, "kind": track.endpoint.name, **more}
-    return {f"distribute_{name}": value for name, value in about.items()}
-
-
-def _outcome(exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError | None:
-    """What an exchange came to; None where it was cut."""
-    if exchange.cancelled():
-        return None
-    bug = exchange.exception()
-    if bug is None:
-        return exchange.result()
-    # Nobody may hang for a mistake in this library: it counts as a fault, and is logged with where it happened.
-    _log.error("an exchange broke in an unexpected way", exc_info=bug)
-    return APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
-
-
-def closed() -> ClientClosedError:
-    """What ends the waits of a client that is closed."""
-    return ClientClosedError("the client is closed; the tasks themselves are untouched")
+    def _outcome(self, exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError | None:
+        """What an exchange came to; None where it was cut."""
+        if exchange.cancelled():
+            return None
+        bug = exchange.exception()
+        if bug is None:
+            return exchange.result()
+        # Nobody may hang for a mistake in this library: it counts as a fault.
+        self.tally.broke(bug)
+        return APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")

@@ -14,7 +14,8 @@ import weakref
 from distribute_async._client import DEFAULT, Default, DistributeClient, checked_id
 from distribute_async._config import BASE_URL_VARIABLE, DEFAULT_TIMEOUT, Secret, secret_key, wait_timeout
 from distribute_async._models import ChatResult
-from distribute_async._poller import Poller, Track
+from distribute_async._poller import Poller
+from distribute_async._track import Track
 from distribute_async._watch import Watch
 
 

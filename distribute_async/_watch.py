@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, Generic, Protocol
 
-from distribute_async._errors import DistributeError, TaskFailedError, WaitTimeoutError
+from distribute_async._errors import DistributeError, TaskFailedError
 from distribute_async._models import R, Transition
 from distribute_async._observer import Hearing
-from distribute_async._poller import HISTORY, Poller, Track, closed
+from distribute_async._poller import Poller
 from distribute_async._status import TaskStatus
+from distribute_async._track import HISTORY, Track, closed
 
 
 class Source(Protocol[R]):
@@ -26,6 +27,8 @@ class Source(Protocol[R]):
 
 class _Suspension(asyncio.Future[None]):
     """A watch that is suspended on its track; woken to look again."""
+
+    is_away = False
 
     def __init__(self, deadline: float, *, wants_all: bool) -> None:
         super().__init__()
@@ -40,6 +43,9 @@ class _Suspension(asyncio.Future[None]):
     def refuse(self, error: DistributeError) -> None:
         self.refusal = error
         self.wake()
+
+    def missed(self) -> None:
+        """Never: it is suspended as long as it waits."""
 
 
 class Watch(Generic[R]):
@@ -166,7 +172,7 @@ class Watch(Generic[R]):
             if track.walk.is_over:
                 break
             if poller.time() >= deadline:
-                self._failure = self._timed_out(track)
+                self._failure = track.timed_out(self._timeout, poller.time() - self._started)
                 continue
             waiter = _Suspension(deadline, wants_all=wants_all)
             poller.join(track, waiter)
@@ -194,17 +200,7 @@ class Watch(Generic[R]):
             self._hearing.end("error", told)
         return told
 
-    def _timed_out(self, track: Track[R]) -> WaitTimeoutError:
-        return WaitTimeoutError(
-            f"no end within {self._timeout:g} s; the task goes on: to go on waiting, wait for the same id again",
-            None if track.walk.fault is None else self._told(track.walk.fault),
-        )
-
     def _told(self, error: DistributeError) -> DistributeError:
-        poller, track = self._poller, self._track
-        return error.told(
-            task_id=self._task_id,
-            last_status=self.status,
-            attempts=0 if track is None else track.walk.attempts,
-            elapsed=0.0 if poller is None else poller.time() - self._started,
-        )
+        if self._poller is None or self._track is None:
+            return error.told(task_id=self._task_id, last_status=None, attempts=0, elapsed=0.0)
+        return self._track.told(error, self._poller.time() - self._started)

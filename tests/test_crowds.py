@@ -29,7 +29,7 @@ from distribute_async import (
 from distribute_async._session import Answer, Session
 from distribute_async.emulator import Emulator, fault
 from tests import misbehaving as bad
-from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.misbehaving import Behaviour, MisbehavingServer, good
 from tests.waiting import (
     EVERY_SECOND,
     KEY,
@@ -218,6 +218,22 @@ async def test_a_poisonous_task_hurts_nobody_else(poison: str, pacing: Pacing, l
             }
 
     assert await times_of([poisonous]) == await times_of([])
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("others", [0, 1])
+async def test_one_of_two_tasks_is_no_outage(others: int) -> None:
+    """Five failures in a row close the gate where one task is watched; where two are, both must have failed."""
+    poisonous, *healthy = ids(1 + others)
+    behaviour = depends_on_task({poisonous: bad.status(502)}, good(body("QUEUED")))
+    async with MisbehavingServer(behaviour) as server, new_client(server.url, pacing=RARELY) as client:
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(client.wait_for_result(task_id)) for task_id in (poisonous, *healthy)]
+            await asyncio.sleep(20)
+            assert len(server.requests) >= 5 + others
+            assert (client.stats().outage_for is None) == bool(others)
+            for wait in waits:
+                wait.cancel()
 
 
 @pytest.mark.looptime

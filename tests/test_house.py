@@ -31,6 +31,8 @@ FLOORS = [
     "_walk",
     "_gate",
     "_session",
+    "_track",
+    "_tally",
     "_poller",
     "_watch",
     "_client",

@@ -19,8 +19,9 @@ from attrs import define, field
 from distribute_async import APIConnectionError, ChatResult, DistributeError, TaskStatus, Watch
 from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
-from distribute_async._poller import Poller, Track
+from distribute_async._poller import Poller
 from distribute_async._session import Answer, Session
+from distribute_async._track import Track
 from tests.machine.plan import Plan
 from tests.machine.service import Service
 from tests.waiting import now

@@ -1,0 +1,84 @@
+"""What a poller counts, logs and tells an observer. It changes nothing. Used by `_poller` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distribute_async._errors import DistributeError
+from distribute_async._models import R, Transition
+from distribute_async._observer import ObservedExchange, Telemetry, fault_word, log
+from distribute_async._track import Track
+
+
+class Tally:
+    """The account of one poller."""
+
+    def __init__(self, telemetry: Telemetry | None) -> None:
+        self._telemetry = telemetry
+        #: Good answers so far.
+        self.polls = 0
+        #: HTTP exchanges so far, by what they came to.
+        self.outcomes: dict[str, int] = {}
+
+    def exchange_ended(
+        self, track: Track[R], heard: R | DistributeError | None, now: float, *, was_probe: bool = False
+    ) -> None:
+        """An HTTP exchange ended; it was cut where nothing was heard."""
+        fault = "cut" if heard is None else fault_word(heard) if isinstance(heard, DistributeError) else None
+        self.outcomes[fault or "200"] = self.outcomes.get(fault or "200", 0) + 1
+        attempt = track.walk.attempts + 1
+        if fault is None:
+            self.polls += 1
+        else:
+            log.debug("an exchange failed: %s", fault, extra=_about(track, fault=fault, attempt=attempt))
+        if self._telemetry is None or track.trace is None:
+            return
+        answer = None if isinstance(heard, DistributeError) else heard
+        interval = None if answer is None else track.trace.answered(now)
+        exchange = ObservedExchange(
+            kind=track.endpoint.name,
+            task_id=track.walk.task_id,
+            attempt=attempt,
+            status_code=200 if answer is not None else getattr(heard, "status_code", None),
+            fault=fault,
+            seconds=now - track.trace.sent_at,
+            is_probe=was_probe,
+            is_last=answer is not None and answer.is_over and not track.walk.single,
+            interval=interval,
+        )
+        self._telemetry.tell(self._telemetry.observer.exchange_ended, exchange)
+
+    def moved(self, track: Track[R], transition: Transition[R]) -> None:
+        """The task has a new status."""
+        log.debug("a task is %s", transition.status, extra=_about(track, status=str(transition.status)))
+        if self._telemetry is not None and track.trace is not None:
+            for wait in list(track.trace.waits):
+                self._telemetry.tell(self._telemetry.observer.wait_moved, wait, transition)
+
+    def paused(self, asked: float, obeyed: float) -> None:
+        """The service asks for a pause of so many seconds, of which so many will be obeyed."""
+        log.info("the service asks for a pause of %.1f s", asked, extra={"distribute_pause": asked})
+        if self._telemetry is not None:
+            self._telemetry.tell(self._telemetry.observer.paused, obeyed)
+
+    def outage_began(self) -> None:
+        """The service counts as down."""
+        log.warning("the service is down: one probe at a time from now on")
+        if self._telemetry is not None:
+            self._telemetry.tell(self._telemetry.observer.outage_began)
+
+    def outage_ended(self, lasted: float) -> None:
+        """A probe succeeded, so many seconds after the first failure."""
+        log.info("the service is back after %.1f s", lasted, extra={"distribute_outage": lasted})
+        if self._telemetry is not None:
+            self._telemetry.tell(self._telemetry.observer.outage_ended, lasted)
+
+    def broke(self, bug: BaseException) -> None:
+        """A mistake in this library, logged with where it happened."""
+        log.error("an exchange broke in an unexpected way", exc_info=bug)
+
+
+def _about(track: Track[Any], **more: object) -> dict[str, object]:
+    """For a log record: prefixed, because a name that an application's records have already is an error."""
+    about = {"task_id": track.walk.task_id, "kind": track.endpoint.name, **more}
+    return {f"distribute_{name}": value for name, value in about.items()}

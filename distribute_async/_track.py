@@ -1,0 +1,124 @@
+"""One id that is followed, as all who follow it see it: `Track`, and the `Waiter`s that hang on it.
+
+Moved by `_poller` alone; read by `_watch`, `_many` and `_tally`. No clock, no socket: nothing happens here by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any, Generic, Protocol
+
+from distribute_async._endpoints import Endpoint
+from distribute_async._errors import ClientClosedError, DistributeError, WaitTimeoutError
+from distribute_async._models import R, Transition
+from distribute_async._observer import Trace
+from distribute_async._walk import Walk
+
+#: Transitions that a track keeps for slow readers and for `Watch.history`.
+HISTORY = 1_000
+
+
+class Waiter(Protocol):
+    """Somebody who waits on a track: suspended there, or away for a moment and still minding it."""
+
+    @property
+    def deadline(self) -> float:
+        """Loop time at which to wake it whatever happened."""
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether each transition wakes it; otherwise only the end does."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nobody is suspended here now: then nothing new starts for this waiter alone."""
+
+    def wake(self) -> None:
+        """Look at the track and the clock again. Must not raise. One whose deadline passed waits no longer."""
+
+    def refuse(self, error: DistributeError) -> None:
+        """This wait alone ends in this error, the track goes on. It waits no longer."""
+
+    def missed(self) -> None:
+        """A poll was due while it was away: it says `Poller.attend` when it is back."""
+
+
+class Entry(list[Any]):
+    """[when, order, track] in the poller's heap; the track is None once it no longer counts. (Compared at C speed.)"""
+
+    __slots__ = ()
+
+
+class Track(Generic[R]):
+    """One id that is followed: its walk, who waits, and what was seen."""
+
+    __slots__ = (
+        "__weakref__", "deadline", "digest", "endpoint", "entry", "exchange", "forgotten", "has_led", "history",
+        "polled_at", "trace", "waiters", "walk",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint[R], walk: Walk[R], trace: Trace | None) -> None:
+        self.endpoint = endpoint
+        self.walk = walk
+        #: What telemetry wants to know; None where there is none.
+        self.trace = trace
+        self.waiters: dict[Waiter, None] = {}
+        #: No waiter's deadline is earlier than this.
+        self.deadline = math.inf
+        self.exchange: asyncio.Task[R | DistributeError] | None = None
+        self.polled_at = -math.inf
+        #: Whether a poll was made ahead of schedule, for somebody's deadline, since the last regular one.
+        self.has_led = False
+        #: Of the last good answer's body: an equal one is not decoded again. (64 bits, keyed by the interpreter.)
+        self.digest: int | None = None
+        self.history: list[Transition[R]] = []
+        #: Transitions that are no longer in `history`.
+        self.forgotten = 0
+        #: This track's place in the poller's heap.
+        self.entry: Entry | None = None
+
+    @property
+    def attempts(self) -> int:
+        """HTTP exchanges counted so far."""
+        return self.walk.attempts
+
+    @property
+    def result(self) -> R | None:
+        """The newest good answer."""
+        return self.walk.result
+
+    @property
+    def seen(self) -> int:
+        """Transitions seen so far."""
+        return self.forgotten + len(self.history)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether somebody is suspended here."""
+        return any(not waiter.is_away for waiter in self.waiters)
+
+    def add(self, transition: Transition[R]) -> None:
+        """Keep a transition; drop the oldest ones, a hundred at a time, once there are too many."""
+        self.history.append(transition)
+        if len(self.history) >= HISTORY + 100:
+            del self.history[:100]
+            self.forgotten += 100
+
+    def told(self, error: DistributeError, elapsed: float) -> DistributeError:
+        """A copy of an error for one wait of so many seconds, which says what was known of the task."""
+        walk = self.walk
+        return error.told(task_id=walk.task_id, last_status=walk.status, attempts=walk.attempts, elapsed=elapsed)
+
+    def timed_out(self, timeout: float, elapsed: float) -> WaitTimeoutError:
+        """What ends a wait whose `timeout` has passed."""
+        fault = self.walk.fault
+        return WaitTimeoutError(
+            f"no end within {timeout:g} s; the task goes on: to go on waiting, wait for the same id again",
+            None if fault is None else self.told(fault, elapsed),
+        )
+
+
+def closed() -> ClientClosedError:
+    """What ends the waits of a client that is closed."""
+    return ClientClosedError("the client is closed; the tasks themselves are untouched")
