@@ -20,10 +20,11 @@ from distribute_async._errors import (
     TaskFailedError,
     WaitTimeoutError,
 )
-from distribute_async._models import ChatResult, Choice, FunctionCall, Message, ToolCall, Transition, Usage
+from distribute_async._many import Progress, TaskStream
+from distribute_async._models import ChatResult, Choice, FunctionCall, Message, Outcome, ToolCall, Transition, Usage
 from distribute_async._observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
 from distribute_async._pacing import Pacing
-from distribute_async._shared import fetch, wait_for_result, watch
+from distribute_async._shared import as_completed, fetch, wait_for_result, watch, watch_many
 from distribute_async._status import TaskStatus
 from distribute_async._watch import Watch
 
@@ -50,19 +51,24 @@ __all__ = [
     "ObservedExchange",
     "ObservedWait",
     "Observer",
+    "Outcome",
     "Pacing",
     "PermissionDeniedError",
+    "Progress",
     "RateLimitError",
     "Retry",
     "Stats",
     "TaskFailedError",
     "TaskStatus",
+    "TaskStream",
     "ToolCall",
     "Transition",
     "Usage",
     "WaitTimeoutError",
     "Watch",
+    "as_completed",
     "fetch",
     "wait_for_result",
     "watch",
+    "watch_many",
 ]

@@ -16,6 +16,7 @@ from distribute_async._config import (
     DEFAULT_TIMEOUT,
     Limits,
     Retry,
+    checked_count,
     checked_ssl_context,
     request_headers,
     secret_key,
@@ -23,14 +24,16 @@ from distribute_async._config import (
     wait_timeout,
 )
 from distribute_async._endpoints import CHAT, Endpoint
-from distribute_async._errors import ConfigurationError, InvalidTaskIdError
+from distribute_async._errors import ConfigurationError
 from distribute_async._gate import Gate
-from distribute_async._models import ChatResult, R, task_id_text
+from distribute_async._ids import Ids
+from distribute_async._many import WINDOW, Changes, Completions, TaskStream
+from distribute_async._models import ChatResult, Outcome, R, Transition
 from distribute_async._observer import Observer, Stats, Telemetry
 from distribute_async._pacing import Pacing, retry_steps
 from distribute_async._poller import Poller
 from distribute_async._session import Session
-from distribute_async._track import Track, closed
+from distribute_async._track import Track, checked_id, closed
 from distribute_async._walk import Pace
 from distribute_async._watch import Watch
 
@@ -45,14 +48,6 @@ class Default(Enum):
 
 
 DEFAULT: Final = Default.DEFAULT
-
-
-def checked_id(task_id: str | uuid.UUID) -> str:
-    """The text to send for a task id; raises `InvalidTaskIdError` for what the specification's pattern refuses."""
-    text = task_id_text(task_id)
-    if text is None:
-        raise InvalidTaskIdError("a task id is a version 4 UUID, such as the one that creating a task gave")
-    return text
 
 
 class Tasks(Generic[R]):
@@ -88,8 +83,25 @@ class Tasks(Generic[R]):
         `NotFoundError` at once. `timeout` (seconds, None for none; the client's by default) covers all attempts
         and raises `WaitTimeoutError`.
         """
-        once = Watch(self, checked_id(task_id), self._client.seconds(timeout), single=True)
-        return await once.final_answer()
+        return await Watch(self, checked_id(task_id), self._client.seconds(timeout), single=True)
+
+    def as_completed(self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW) -> TaskStream[Outcome[R]]:
+        """Follow many tasks: an `Outcome` of each as it ends, none lost. See `TaskStream`.
+
+        `ids`: any iterable or async iterable of them, endless too; taken as there is room among the `window` that are
+        followed at once. `timeout`: seconds for each task from when it is taken, None for none. An error, a timeout
+        too, is the outcome of its task and doesn't end the others. Raises `ConfigurationError` for arguments that
+        can't work.
+        """
+        return TaskStream(Completions(self, ids, timeout=wait_timeout(timeout), window=checked_count("window", window)))
+
+    def watch_many(self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW) -> TaskStream[Transition[R]]:
+        """Follow many tasks: each `Transition` of any of them as it comes. Arguments as for `as_completed`.
+
+        A task that ends in ERROR has that as its last transition. Where following a task ends early, the last one has
+        the reason in `error`, and no status.
+        """
+        return TaskStream(Changes(self, ids, timeout=wait_timeout(timeout), window=checked_count("window", window)))
 
     def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[R]]:
         """For `Watch`: where to wait. Raises `ClientClosedError`."""
@@ -199,6 +211,18 @@ class DistributeClient:
     async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> ChatResult:
         """Short for `client.chat.fetch`: see `Tasks.fetch`."""
         return await self.chat.fetch(task_id, timeout=timeout)
+
+    def as_completed(
+        self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW
+    ) -> TaskStream[Outcome[ChatResult]]:
+        """Short for `client.chat.as_completed`: see `Tasks.as_completed`."""
+        return self.chat.as_completed(ids, timeout=timeout, window=window)
+
+    def watch_many(
+        self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW
+    ) -> TaskStream[Transition[ChatResult]]:
+        """Short for `client.chat.watch_many`: see `Tasks.watch_many`."""
+        return self.chat.watch_many(ids, timeout=timeout, window=window)
 
     def stats(self) -> Stats:
         """What this client is doing now and has done since its first use; of its own, without any telemetry."""

@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -40,6 +41,8 @@ MAX_DEPTH = 64
 MAX_ITEMS = 1_000
 #: Characters of a status. The specification's longest has 20.
 MAX_STATUS = 64
+#: Characters of a text that is kept once for all answers: model names, roles, reasons to finish, but no ids.
+SHORT = 32
 #: Of the service's own words in an error.
 MAX_MESSAGE = 300
 
@@ -212,7 +215,8 @@ def _complaint(error: BaseException) -> str:
 def _text(value: Any, _: Any) -> str:
     if type(value) is not str:
         raise _UnfitError("no string")
-    return value
+    # The same few words come again in every answer, of a hundred thousand tasks too: they are kept once.
+    return sys.intern(value) if len(value) <= SHORT else value
 
 
 def _number(value: Any, _: Any) -> float:

@@ -60,12 +60,15 @@ def positive(default: float) -> Any:
     return _field(default=default, validator=check)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def count(default: int) -> Any:
     """A field for a whole number of 1 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        _refuse_unless(fits, instance, attribute, value, "a whole number of 1 or more")
+        _refuse_unless(_is_count(value), instance, attribute, value, "a whole number of 1 or more")
 
     return _field(default=default, validator=check)
 
@@ -112,6 +115,13 @@ class Limits:
     max_body_bytes: int = count(1 << 20)
     connect_timeout: float = positive(5.0)
     exchange_timeout: float = positive(30.0)
+
+
+def checked_count(name: str, value: int) -> int:
+    """An argument that is a whole number of 1 or more; refuses all else."""
+    if not _is_count(value):
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
+    return value
 
 
 def wait_timeout(value: float | None) -> float:

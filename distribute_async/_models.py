@@ -201,3 +201,22 @@ class Transition(Generic[R_co]):
     polls: int
     #: Why following the task ended early; only in `watch_many`, None elsewhere.
     error: Exception | None = None
+
+
+@frozen(kw_only=True)
+class Outcome(Generic[R_co]):
+    """How one of many tasks ended: out of `as_completed`."""
+
+    #: The task; the text of what was given where that is no task id.
+    task_id: str
+    #: The result; None beside `error`.
+    result: R_co | None = field(repr=False)
+    #: Why there is none: a `DistributeError`, `TaskFailedError` where the task ended in ERROR.
+    error: Exception | None
+
+    def unwrap(self) -> R_co:
+        """The result; raises `error` where there is one."""
+        if self.error is not None:
+            raise self.error.with_traceback(None)  # or each call would add its frames to it
+        assert self.result is not None  # noqa: S101 - one of the two is set
+        return self.result

@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -50,8 +51,8 @@ class Poller:
         self.telemetry = telemetry
         self.tally = Tally(telemetry)
         self.is_closed = False
-        #: All ids that somebody knows; the active ones have waiters, the ready ones wait for the gate.
-        self._known: WeakValueDictionary[tuple[str, str], Track[Any]] = WeakValueDictionary()
+        #: All ids that somebody knows, by the kind of task. The active ones have waiters, the ready ones queue at the gate.
+        self._known: dict[Endpoint[Any], WeakValueDictionary[str, Track[Any]]] = {}
         self._active: set[Track[Any]] = set()
         self._ready: OrderedDict[Track[Any], None] = OrderedDict()
         self._heap: list[Entry] = []
@@ -76,14 +77,14 @@ class Poller:
     def track(self, endpoint: Endpoint[R], task_id: str, *, single: bool = False) -> Track[R]:
         """The track for an id: the one that others follow already, else a new one; for a fetch always a new one."""
         self.check_loop()
-        key = (endpoint.name, task_id)
-        known = None if single else self._known.get(key)
+        others = self._known.setdefault(endpoint, WeakValueDictionary())
+        known = None if single else others.get(task_id)
         if known is not None and known.walk.error is None:
             return known
         walk = Walk[R](task_id, self._pace, self.time(), single=single)
         track = Track(endpoint, walk, None if self.telemetry is None else Trace())
         if not single:
-            self._known[key] = track
+            others[task_id] = track
         return track
 
     def join(self, track: Track[Any], waiter: Waiter) -> None:
@@ -92,11 +93,11 @@ class Poller:
             self._active.add(track)
             track.deadline = math.inf
             track.walk.resume(self.time())
-        track.waiters[waiter] = None
+        track.waiters.append(waiter)
         track.deadline = min(track.deadline, waiter.deadline)
-        self.attend(track)
+        self.attend([track])
 
-    def attend(self, *tracks: Track[Any]) -> None:
+    def attend(self, tracks: Iterable[Track[Any]]) -> None:
         """Start what is due of these: somebody who was away when it came due is back."""
         now = self.time()
         for track in tracks:
@@ -104,9 +105,14 @@ class Poller:
                 self._attend(track, now)
         self._pump()
 
+    def waiters(self) -> Iterator[Waiter]:
+        """All who wait for anything now."""
+        return (waiter for track in self._active for waiter in track.waiters)
+
     def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[Any] | None:
         """`waiter` waits no longer. The last one to leave cuts the exchange; it is given to see it ended."""
-        track.waiters.pop(waiter, None)
+        if waiter in track.waiters:
+            track.waiters.remove(waiter)
         if track.waiters or track not in self._active:
             return None
         self._active.remove(track)
@@ -166,7 +172,7 @@ class Poller:
         walk = track.walk
         if track.deadline <= now:
             for waiter in [waiter for waiter in track.waiters if waiter.deadline <= now]:
-                del track.waiters[waiter]
+                track.waiters.remove(waiter)
                 waiter.wake()
             track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
         if walk.is_over or not track.waiters:
@@ -366,7 +372,7 @@ class Poller:
         if not was_paused:
             self.tally.paused(pause, obeyed)
         for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
-            del track.waiters[waiter]
+            track.waiters.remove(waiter)
             waiter.refuse(error)
 
     def _outcome(self, exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError | None:

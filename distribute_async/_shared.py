@@ -1,4 +1,4 @@
-"""The module-level `wait_for_result`, `watch` and `fetch`: a client of the environment, shared on each event loop.
+"""The module-level functions, such as `wait_for_result`: a client of the environment, shared on each event loop.
 
 The calls of one event loop use one client, so that they share polls, pauses and connections. Its connections are
 open only while somebody is suspended in one of these calls, and it is gone with the last `Watch` that knows it.
@@ -11,11 +11,20 @@ import os
 import uuid
 import weakref
 
-from distribute_async._client import DEFAULT, Default, DistributeClient, checked_id
-from distribute_async._config import BASE_URL_VARIABLE, DEFAULT_TIMEOUT, Secret, secret_key, wait_timeout
-from distribute_async._models import ChatResult
+from distribute_async._client import DEFAULT, Default, DistributeClient
+from distribute_async._config import (
+    BASE_URL_VARIABLE,
+    DEFAULT_TIMEOUT,
+    Secret,
+    checked_count,
+    secret_key,
+    wait_timeout,
+)
+from distribute_async._ids import Ids
+from distribute_async._many import WINDOW, Changes, Completions, TaskStream
+from distribute_async._models import ChatResult, Outcome, Transition
 from distribute_async._poller import Poller
-from distribute_async._track import Track
+from distribute_async._track import Track, checked_id
 from distribute_async._watch import Watch
 
 
@@ -94,4 +103,24 @@ async def fetch(
     """One poll of a chat task, whatever its status: see `Tasks.fetch`. `client` and `timeout` as for `watch`."""
     if client is not None:
         return await client.fetch(task_id, timeout=timeout)
-    return await _watch(task_id, timeout, single=True).final_answer()
+    return await _watch(task_id, timeout, single=True)
+
+
+def as_completed(
+    ids: Ids, *, timeout: float | None = None, window: int = WINDOW, client: DistributeClient | None = None
+) -> TaskStream[Outcome[ChatResult]]:
+    """Follow many chat tasks to their ends: see `Tasks.as_completed`. `client` as for `watch`."""
+    if client is not None:
+        return client.as_completed(ids, timeout=timeout, window=window)
+    crowd = Completions(_SharedTasks(), ids, timeout=wait_timeout(timeout), window=checked_count("window", window))
+    return TaskStream(crowd)
+
+
+def watch_many(
+    ids: Ids, *, timeout: float | None = None, window: int = WINDOW, client: DistributeClient | None = None
+) -> TaskStream[Transition[ChatResult]]:
+    """Follow the transitions of many chat tasks: see `Tasks.watch_many`. `client` as for `watch`."""
+    if client is not None:
+        return client.watch_many(ids, timeout=timeout, window=window)
+    crowd = Changes(_SharedTasks(), ids, timeout=wait_timeout(timeout), window=checked_count("window", window))
+    return TaskStream(crowd)

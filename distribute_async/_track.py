@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 from typing import Any, Generic, Protocol
 
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import ClientClosedError, DistributeError, WaitTimeoutError
-from distribute_async._models import R, Transition
+from distribute_async._errors import ClientClosedError, DistributeError, InvalidTaskIdError, WaitTimeoutError
+from distribute_async._models import R, Transition, task_id_text
 from distribute_async._observer import Trace
 from distribute_async._walk import Walk
 
@@ -63,7 +64,7 @@ class Track(Generic[R]):
         self.walk = walk
         #: What telemetry wants to know; None where there is none.
         self.trace = trace
-        self.waiters: dict[Waiter, None] = {}
+        self.waiters: list[Waiter] = []  # nearly always one, and a list of one is small
         #: No waiter's deadline is earlier than this.
         self.deadline = math.inf
         self.exchange: asyncio.Task[R | DistributeError] | None = None
@@ -105,6 +106,10 @@ class Track(Generic[R]):
             del self.history[:100]
             self.forgotten += 100
 
+    def since(self, cursor: int) -> list[Transition[R]]:
+        """The transitions after the first `cursor` ones, as far as they are kept."""
+        return self.history[max(0, cursor - self.forgotten) :]
+
     def told(self, error: DistributeError, elapsed: float) -> DistributeError:
         """A copy of an error for one wait of so many seconds, which says what was known of the task."""
         walk = self.walk
@@ -112,11 +117,19 @@ class Track(Generic[R]):
 
     def timed_out(self, timeout: float, elapsed: float) -> WaitTimeoutError:
         """What ends a wait whose `timeout` has passed."""
-        fault = self.walk.fault
+        trouble = self.walk.trouble
         return WaitTimeoutError(
             f"no end within {timeout:g} s; the task goes on: to go on waiting, wait for the same id again",
-            None if fault is None else self.told(fault, elapsed),
+            None if trouble is None else self.told(trouble.fault, elapsed),
         )
+
+
+def checked_id(task_id: str | uuid.UUID) -> str:
+    """The text to send for a task id; raises `InvalidTaskIdError` for what the specification's pattern refuses."""
+    text = task_id_text(task_id)
+    if text is None:
+        raise InvalidTaskIdError("a task id is a version 4 UUID, such as the one that creating a task gave")
+    return text
 
 
 def closed() -> ClientClosedError:

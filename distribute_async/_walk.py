@@ -31,6 +31,32 @@ class Pace:
     retry_steps: Steps
 
 
+class Trouble:
+    """What went wrong since the last good answer."""
+
+    __slots__ = ("failures", "fault", "missing_since", "since", "strikes")
+
+    def __init__(self, fault: DistributeError, now: float) -> None:
+        #: The newest fault.
+        self.fault = fault
+        self.since = now
+        self.failures = 0
+        #: Broken answers in a row.
+        self.strikes = 0
+        #: Since when a 404 has been the only answer.
+        self.missing_since: float | None = None
+
+    def add(self, fault: DistributeError, action: Action, now: float) -> None:
+        """One more fault."""
+        self.fault = fault
+        self.failures += 1
+        self.strikes = self.strikes + 1 if action is Action.STRIKE else 0
+        if action is not Action.GRACE:
+            self.missing_since = None
+        elif self.missing_since is None:
+            self.missing_since = now
+
+
 class Walk(Generic[R]):
     """What is known of one task, and when to ask for it next.
 
@@ -40,22 +66,8 @@ class Walk(Generic[R]):
     """
 
     __slots__ = (
-        "attempts",
-        "error",
-        "failures",
-        "fault",
-        "fault_since",
-        "is_over",
-        "missing_since",
-        "next_poll",
-        "pace",
-        "polls_since_change",
-        "result",
-        "single",
-        "started",
-        "status",
-        "strikes",
-        "task_id",
+        "attempts", "error", "is_over", "next_poll", "pace", "polls_since_change", "result", "single", "started",
+        "status", "task_id", "trouble",
     )  # fmt: skip
 
     def __init__(self, task_id: str, pace: Pace, now: float, *, single: bool = False) -> None:
@@ -70,25 +82,19 @@ class Walk(Generic[R]):
         self.is_over = False
         self.error: DistributeError | None = None
         self.polls_since_change = 0
-        self._recover()
-
-    def _recover(self) -> None:
-        self.fault: DistributeError | None = None
-        self.failures = 0
-        self.fault_since: float | None = None
-        self.missing_since: float | None = None
-        self.strikes = 0
+        #: None while the newest answer is a good one.
+        self.trouble: Trouble | None = None
 
     def resume(self, now: float) -> None:
         """Somebody waits again after nobody did: what failed back then says nothing about now."""
         if not self.is_over:
-            self._recover()
+            self.trouble = None
             self.next_poll = max(self.next_poll, now)
 
     def answered(self, result: R, now: float) -> Transition[R] | None:
         """A good answer; gives the transition that it shows, if any."""
         self.attempts += 1
-        self._recover()
+        self.trouble = None
         self.result = result
         previous, self.status = self.status, result.status
         is_change = result.status != previous
@@ -110,40 +116,32 @@ class Walk(Generic[R]):
         """A fault. `outage_since` is when the whole client's outage began, None where there is none."""
         retry = self.pace.retry
         self.attempts += 1
-        self.failures += 1
-        self.fault = error
-        self.fault_since = now if self.fault_since is None else self.fault_since
-        self.strikes = self.strikes + 1 if rule.action is Action.STRIKE else 0
-        if rule.action is not Action.GRACE:
-            self.missing_since = None
-        elif self.missing_since is None:
-            self.missing_since = now
-        self.next_poll = now + self.pace.retry_steps.wait(self.failures - 1, self.pace.pacing.jitter)
-        if self._is_hopeless(error, rule, now) or self._is_outage_too_long(now, outage_since):
+        self.trouble = trouble = self.trouble or Trouble(error, now)
+        trouble.add(error, rule.action, now)
+        self.next_poll = now + self.pace.retry_steps.wait(trouble.failures - 1, self.pace.pacing.jitter)
+        if self._is_hopeless(trouble, rule, now) or self._is_outage_too_long(trouble, now, outage_since):
             self.end(error)
             return
         # A limit is met on time, not at the first poll after it.
-        if self.missing_since is not None:
-            self.next_poll = min(self.next_poll, self.missing_since + retry.not_found_grace)
-        if self.failures >= LEAST_FAILURES - 1 and not self.single:
-            self.next_poll = min(self.next_poll, max(now, self.fault_since + retry.max_outage))
+        if trouble.missing_since is not None:
+            self.next_poll = min(self.next_poll, trouble.missing_since + retry.not_found_grace)
+        if trouble.failures >= LEAST_FAILURES - 1 and not self.single:
+            self.next_poll = min(self.next_poll, max(now, trouble.since + retry.max_outage))
 
-    def _is_hopeless(self, error: DistributeError, rule: Rule, now: float) -> bool:
+    def _is_hopeless(self, trouble: Trouble, rule: Rule, now: float) -> bool:
         retry = self.pace.retry
-        if rule.action is Action.END or self.strikes >= STRIKES:
+        if rule.action is Action.END or trouble.strikes >= STRIKES:
             return True
-        if pause_of(error) > retry.max_retry_after:
+        if pause_of(trouble.fault) > retry.max_retry_after:
             return True
         if self.single:
-            return rule.action is Action.GRACE or self.failures >= retry.attempts
-        return self.missing_since is not None and now >= self.missing_since + retry.not_found_grace
+            return rule.action is Action.GRACE or trouble.failures >= retry.attempts
+        return trouble.missing_since is not None and now >= trouble.missing_since + retry.not_found_grace
 
-    def _is_outage_too_long(self, now: float, outage_since: float | None) -> bool:
+    def _is_outage_too_long(self, trouble: Trouble, now: float, outage_since: float | None) -> bool:
         if outage_since is not None:
             return now >= self.outage_ends(outage_since)
-        if self.fault_since is None or self.failures < LEAST_FAILURES:
-            return False
-        return now >= self.fault_since + self.pace.retry.max_outage
+        return trouble.failures >= LEAST_FAILURES and now >= trouble.since + self.pace.retry.max_outage
 
     def outage_ends(self, outage_since: float) -> float:
         """When an outage of the whole client is too long for this walk, which may have begun within it."""

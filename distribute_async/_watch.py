@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Protocol
 
 from distribute_async._errors import DistributeError, TaskFailedError
@@ -25,8 +26,13 @@ class Source(Protocol[R]):
         """The poller and the track for an id. Raises where the client can't work."""
 
 
+_UNHEARD = nullcontext()
+
+
 class _Suspension(asyncio.Future[None]):
     """A watch that is suspended on its track; woken to look again."""
+
+    __slots__ = ("deadline", "refusal", "wants_all")
 
     is_away = False
 
@@ -63,6 +69,11 @@ class Watch(Generic[R]):
     (`NotFoundError`, `AuthenticationError`, the last transient fault after `Retry.max_outage`, …); and
     `ClientClosedError`.
     """
+
+    __slots__ = (
+        "__weakref__", "_cursor", "_failure", "_first", "_hearing", "_is_iterating", "_poller", "_single", "_source",
+        "_started", "_task_id", "_timeout", "_track",
+    )  # fmt: skip
 
     def __init__(self, source: Source[R], task_id: str, timeout: float, *, single: bool = False) -> None:
         self._source = source
@@ -101,7 +112,7 @@ class Watch(Generic[R]):
         """The transitions since this watch began, the newest 1,000 of them."""
         if self._track is None:
             return ()
-        return tuple(self._track.history[max(0, self._first - self._track.forgotten) :][-HISTORY:])
+        return tuple(self._track.since(self._first)[-HISTORY:])
 
     def __aiter__(self) -> Watch[R]:
         return self
@@ -128,60 +139,61 @@ class Watch(Generic[R]):
     async def _ending(self) -> R:
         if self._failure is not None:
             raise self._failed(self._failure)
-        result = await self.final_answer()
-        if result.is_failed:
+        track = await self._wait(wants_all=False)
+        result = track.walk.result
+        assert result is not None  # noqa: S101 - a walk that is over without an error has one
+        if result.is_failed and not self._single:
             raise self._told(TaskFailedError(result))
         return result
-
-    async def final_answer(self) -> R:
-        """The last answer, ERROR or not. For this library's own use."""
-        track = await self._wait(wants_all=False)
-        assert track.walk.result is not None  # noqa: S101 - a walk that is over without an error has one
-        return track.walk.result
 
     async def _wait(self, *, wants_all: bool) -> Track[R]:
         """Until there is a change that the cursor hasn't passed (`wants_all`), or the end."""
         poller, track = self._follow()
+        deadline = self._started + self._timeout
+        # One coroutine and not two, which would be dear: there may be ten thousand of them.
+        with self._hear(poller, track):
+            while not (wants_all and self._cursor < track.seen):
+                # The order matters: what is known already comes before the deadline; a failure stays what it was.
+                failure = track.walk.error or self._failure
+                if failure is None and poller.is_closed and not track.walk.is_over:
+                    failure = closed()
+                if failure is not None:
+                    raise self._failed(failure)
+                if track.walk.is_over:
+                    break
+                if poller.time() >= deadline:
+                    self._failure = track.timed_out(self._timeout, poller.time() - self._started)
+                    continue
+                waiter = _Suspension(deadline, wants_all=wants_all)
+                poller.join(track, waiter)
+                try:
+                    await waiter
+                finally:
+                    await poller.leave(track, waiter)
+                self._failure = waiter.refusal or self._failure
+        # An iteration is over as it gives its last status: few readers come back for the end of the loop.
+        if self._hearing is not None and not (wants_all and self._cursor + 1 < track.seen):
+            self._tell_end(track, self._hearing)
+        return track
+
+    def _hear(self, poller: Poller, track: Track[R]) -> AbstractContextManager[object]:
+        """What tells telemetry of a suspension, where there is any."""
         if poller.telemetry is None:
-            return await self._look(poller, track, wants_all=wants_all)
+            return _UNHEARD
         if self._hearing is None or self._hearing.is_interrupted:
             self._hearing = poller.telemetry.hear(
                 track, kind=track.endpoint.name, task_id=self._task_id, is_fetch=self._single
             )
-        with self._hearing:
-            await self._look(poller, track, wants_all=wants_all)
-        # An iteration is over as it gives its last status: few readers come back for the end of the loop.
-        if track.walk.is_over and track.walk.error is None and not (wants_all and self._cursor + 1 < track.seen):
-            result = track.walk.result
-            if result is not None and result.is_failed and not self._single:
-                self._hearing.end("error", self._told(TaskFailedError(result)))
-            else:
-                self._hearing.end("result")
-        return track
+        return self._hearing
 
-    async def _look(self, poller: Poller, track: Track[R], *, wants_all: bool) -> Track[R]:
-        """What `_wait` does, told to nobody."""
-        deadline = self._started + self._timeout
-        while not (wants_all and self._cursor < track.seen):
-            # The order matters: what is known already comes before the deadline, and a failure stays what it was.
-            failure = track.walk.error or self._failure
-            if failure is None and poller.is_closed and not track.walk.is_over:
-                failure = closed()
-            if failure is not None:
-                raise self._failed(failure)
-            if track.walk.is_over:
-                break
-            if poller.time() >= deadline:
-                self._failure = track.timed_out(self._timeout, poller.time() - self._started)
-                continue
-            waiter = _Suspension(deadline, wants_all=wants_all)
-            poller.join(track, waiter)
-            try:
-                await waiter
-            finally:
-                await poller.leave(track, waiter)
-            self._failure = waiter.refusal or self._failure
-        return track
+    def _tell_end(self, track: Track[R], hearing: Hearing) -> None:
+        result = track.walk.result
+        if not track.walk.is_over or track.walk.error is not None or result is None:
+            return
+        if result.is_failed and not self._single:
+            hearing.end("error", self._told(TaskFailedError(result)))
+        else:
+            hearing.end("result")
 
     def _follow(self) -> tuple[Poller, Track[R]]:
         if self._poller is not None:

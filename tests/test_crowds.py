@@ -226,14 +226,17 @@ async def test_one_of_two_tasks_is_no_outage(others: int) -> None:
     """Five failures in a row close the gate where one task is watched; where two are, both must have failed."""
     poisonous, *healthy = ids(1 + others)
     behaviour = depends_on_task({poisonous: bad.status(502)}, good(body("QUEUED")))
-    async with MisbehavingServer(behaviour) as server, new_client(server.url, pacing=RARELY) as client:
-        async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(client.wait_for_result(task_id)) for task_id in (poisonous, *healthy)]
-            await asyncio.sleep(20)
-            assert len(server.requests) >= 5 + others
-            assert (client.stats().outage_for is None) == bool(others)
-            for wait in waits:
-                wait.cancel()
+    async with (
+        MisbehavingServer(behaviour) as server,
+        new_client(server.url, pacing=RARELY) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        waits = [group.create_task(client.wait_for_result(task_id)) for task_id in (poisonous, *healthy)]
+        await asyncio.sleep(20)
+        assert len(server.requests) >= 5 + others
+        assert (client.stats().outage_for is None) == bool(others)
+        for wait in waits:
+            wait.cancel()
 
 
 @pytest.mark.looptime

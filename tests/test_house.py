@@ -35,6 +35,8 @@ FLOORS = [
     "_tally",
     "_poller",
     "_watch",
+    "_ids",
+    "_many",
     "_client",
     "_shared",
     "__init__",
@@ -116,9 +118,10 @@ def test_all_is_what_the_design_names() -> None:
         *("AuthenticationError", "BadRequestError", "ChatResult", "Choice", "ClientClosedError"),
         *("ConfigurationError", "DistributeClient", "DistributeError", "FunctionCall", "InternalServerError"),
         *("InvalidTaskIdError", "Limits", "Message", "NotFoundError", "ObservedEnding", "ObservedExchange"),
-        *("ObservedWait", "Observer", "Pacing", "PermissionDeniedError", "RateLimitError", "Retry", "Stats"),
-        *("TaskFailedError", "TaskStatus", "ToolCall", "Transition", "Usage"),
-        *("WaitTimeoutError", "Watch", "fetch", "wait_for_result", "watch"),
+        *("ObservedWait", "Observer", "Outcome", "Pacing", "PermissionDeniedError", "Progress"),
+        *("RateLimitError", "Retry", "Stats", "TaskFailedError", "TaskStatus", "TaskStream", "ToolCall"),
+        *("Transition", "Usage"),
+        *("WaitTimeoutError", "Watch", "as_completed", "fetch", "wait_for_result", "watch", "watch_many"),
     ]
 
 

@@ -93,7 +93,16 @@ def test_pacings_are_values() -> None:
     assert Pacing(initial=1.0) == Pacing(initial=1.0)
     assert Pacing(initial=1.0) != Pacing(initial=2.0)
     assert Pacing() != Pacing(jitter=none)
-    assert repr(Pacing()) == "Pacing(initial=0.5, factor=1.3, max=10.0, floor=0.1)"
+    assert repr(Pacing()) == "Pacing(initial=0.5, factor=1.3, max=10.0, floor=0.1, polls_per_task=None)"
+
+
+def test_learned_pacing_is_a_choice() -> None:
+    """Nothing is learned unless polls are asked for; a learned pacing takes the other fields too, with the same defaults."""
+    assert Pacing().polls_per_task is None
+    assert Pacing.learned() == Pacing(polls_per_task=10.0)
+    fields = {"initial": 1.0, "factor": 2.0, "max": 30.0, "floor": 0.2}
+    assert Pacing.learned(20, **fields) == Pacing(polls_per_task=20, **fields)
+    assert Pacing.learned(jitter=none).jitter is none
 
 
 @pytest.mark.parametrize(
@@ -101,6 +110,7 @@ def test_pacings_are_values() -> None:
     [
         *({"initial": 0}, {"initial": -1.0}, {"initial": float("nan")}, {"initial": "1"}, {"initial": True}),
         *({"factor": 0.99}, {"factor": float("inf")}, {"max": 0}, {"max": float("inf")}, {"floor": -0.1}),
+        *({"polls_per_task": 1.9}, {"polls_per_task": float("inf")}, {"polls_per_task": "10"}),
     ],
 )
 def test_numbers_that_make_no_pace_are_refused(settings: dict[str, Any]) -> None:

@@ -185,7 +185,7 @@ def test_a_new_walk_knows_nothing_and_polls_at_once() -> None:
     """Before the first answer there is no status, result or fault, and the first poll is due when the walk begins."""
     walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
     assert (walk.task_id, walk.started, walk.next_poll, walk.attempts) == ("task", 5.0, 5.0, 0)
-    assert (walk.status, walk.result, walk.fault, walk.error, walk.is_over) == (None, None, None, None, False)
+    assert (walk.status, walk.result, walk.trouble, walk.error, walk.is_over) == (None, None, None, None, False)
     walk.answered(answer("QUEUED"), 6.0)
     assert not walk.is_over
 
@@ -219,10 +219,11 @@ def test_faults_are_counted_and_kept_until_a_good_answer() -> None:
     walk = new_walk()
     for n, error in enumerate([APIConnectionError("x"), APIStatusError(500)]):
         fail(walk, error, float(n))
-        assert walk.fault is error
+        assert walk.trouble is not None
+        assert walk.trouble.fault is error
         assert (walk.attempts, walk.error) == (n + 1, None)
     walk.answered(answer("QUEUED"), 2.0)
-    assert (walk.fault, walk.attempts) == (None, 3)
+    assert (walk.trouble, walk.attempts) == (None, 3)
 
 
 def test_waits_after_faults_grow_and_start_afresh() -> None:
@@ -360,7 +361,7 @@ def test_a_walk_that_is_over_stays_as_it_ended() -> None:
     fail(walk, error, 0.0)
     due = walk.next_poll
     walk.resume(9.0)
-    assert (walk.is_over, walk.error, walk.fault, walk.next_poll) == (True, error, error, due)
+    assert (walk.is_over, walk.error, walk.next_poll) == (True, error, due)
 
 
 statuses = st.sampled_from(["CREATED", "QUEUED", "POSTPONED", "ASSIGNED_CONNECTIONS", "PROCESSING", "NEW_WORD"])

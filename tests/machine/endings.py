@@ -249,8 +249,10 @@ class Reader:
         yield from self._refusals(step)
         yield self.deadline, isinstance(ending, WaitTimeoutError)
         yield self.judge.closed_at, isinstance(ending, ClientClosedError)
-        if is_error and not isinstance(ending, WaitTimeoutError) and life.error_of_outage(ending, step.ended):
-            yield step.ended, True
+        if is_error and not isinstance(ending, WaitTimeoutError):
+            for other in self.judge.steps[life.log]:  # what ended it for those who waited then stands for all later
+                if _are_alike(other.ending, ending) and life.error_of_outage(ending, other.ended):
+                    yield other.ended, True
 
     def _is_last_word(self, step: Step, result: ChatResult) -> bool:
         if step.op == "next":

@@ -26,6 +26,10 @@ PAUSING = ["429+1", "503+3", "429+12", "503+45", "429+500", "500+5", "429+-1"]
 FINAL = ["401", "302", "huge", "certificate"]
 
 
+#: Kinds of actor that follow all tasks at once.
+MANY = ["completed", "changes"]
+
+
 @frozen(kw_only=True)
 class Life:
     """A task: (seconds from the start, status) in order, and the faults that its first requests meet, "" for none."""
@@ -50,8 +54,9 @@ class Actor:
 
     `kind`: "wait" (`wait_for_result`), "fetch", "await", "iterate" (`lingers` seconds in the loop's body, leaves the
     loop after `most` statuses), "both" (iterates and awaits one watch), "nibble" (awaits each status for at most
-    0.3 s and `lingers`, again and again), "keep" (awaits, and keeps the watch for a while). Cancelled `cancel` seconds
-    after it began, and so many turns of the loop later; twice in a row where `twice`.
+    0.3 s and `lingers`, again and again), "keep" (awaits, and keeps the watch for a while); "completed" and "changes"
+    (`as_completed` and `watch_many` over all tasks, left after `most` items, `task` coming first). Cancelled `cancel`
+    seconds after it began, and so many turns of the loop later; twice in a row where `twice`.
     """
 
     task: int = 0
@@ -190,7 +195,7 @@ def _actors(tasks: int) -> st.SearchStrategy[Actor]:
     return st.builds(
         Actor,
         task=st.integers(0, tasks - 1),
-        kind=st.sampled_from(["wait", "await", "iterate", "iterate", "both", "nibble", "keep", "fetch"]),
+        kind=st.sampled_from(["wait", "await", "iterate", "iterate", "both", "nibble", "keep", "fetch", *MANY]),
         at=_seconds(0.0, 0.0, 0.5, 1.0, 10.0, most=40),
         timeout=_mostly([None, None, None, None, 20.0, 90.0], st.sampled_from([0.0, 0.03, 1.0, 5.0, 12.34])),
         cancel=_mostly([None], st.sampled_from([0.0, 0.005, 0.5, 1.0, 3.0, 10.0, 30.0])),

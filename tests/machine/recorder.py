@@ -106,16 +106,16 @@ class Recorder:
         self._run = run
         self._service = service
         self._tracks: WeakKeyDictionary[Track[Any], TrackLog] = WeakKeyDictionary()
-        self._followed: WeakKeyDictionary[asyncio.Task[Any], TrackLog] = WeakKeyDictionary()
+        self._followed: WeakKeyDictionary[asyncio.Task[Any], dict[str, TrackLog]] = WeakKeyDictionary()
         self._order = 0
         self.poller: Poller | None = None
 
-    def log_of(self, watch: Watch[Any] | None) -> TrackLog | None:
-        """The track that a watch follows; without one, that which the running asyncio task followed last."""
+    def log_of(self, watch: Watch[Any] | None, task_id: str) -> TrackLog | None:
+        """The track that a watch follows; without one, the last of this id that the running asyncio task followed."""
         if watch is not None:
             return None if watch._track is None else self._tracks[watch._track]
         task = asyncio.current_task()
-        return None if task is None else self._followed.get(task)
+        return None if task is None else self._followed.get(task, {}).get(task_id)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Recorder:
             log = self._tracks.setdefault(followed, TrackLog(task_id, single, now()))
             task = asyncio.current_task()
             assert task is not None
-            self._followed[task] = log
+            self._followed.setdefault(task, {})[task_id] = log
             return followed
 
         async def heard_post(session: Session, path: str, content: bytes, *rest: Any) -> Answer | DistributeError:

@@ -19,8 +19,17 @@ import looptime
 from attrs import define
 
 import distribute_async
-from distribute_async import ChatResult, DistributeClient, DistributeError, TaskStatus, Watch, _shared
-from tests.machine.plan import Actor, Plan
+from distribute_async import (
+    ChatResult,
+    DistributeClient,
+    DistributeError,
+    Outcome,
+    TaskStatus,
+    Transition,
+    Watch,
+    _shared,
+)
+from tests.machine.plan import MANY, Actor, Plan
 from tests.machine.recorder import Quiet, Recorder, Run, Step, WatchLog
 from tests.machine.service import Service
 from tests.misbehaving import MisbehavingServer
@@ -151,7 +160,7 @@ class _Stage:
                 self._client = await stack.enter_async_context(_client(self._plan, url))
             await self._all_wait()
             self._run.ended_at = now()
-            for _ in range(10 if on_sockets else 3):
+            for _ in range(10):  # a stream that was dropped closes what it can in the next turns
                 await asyncio.sleep(0)
             self._look_for_leftovers()
             posts = len(self._run.posts)
@@ -218,6 +227,9 @@ class _Stage:
             call = api.fetch if actor.kind == "fetch" else api.wait_for_result
             await self._step(seat, "await", call(task_id, timeout=actor.timeout))
             return
+        if actor.kind in MANY:
+            await self._follow_all(n, actor, api)
+            return
         seat.watch = watch = api.watch(task_id, timeout=actor.timeout)
         try:
             if actor.kind in {"await", "keep"}:
@@ -263,6 +275,56 @@ class _Stage:
                 async with asyncio.timeout(0.3 + actor.lingers) as patience:
                     step = await self._step(seat, "next", anext(watch), patience.when())
 
+    async def _follow_all(self, n: int, actor: Actor, api: Any) -> None:
+        """Each task's part of the stream is written down as a watch of its own."""
+        everyone = [self._plan.task_id(task) for task in range(len(self._plan.lives))]
+        ids = [*everyone[actor.task :], *everyone[: actor.task]]
+        timeout = float("inf") if actor.timeout is None else actor.timeout
+        op, follow = ("await", api.as_completed) if actor.kind == "completed" else ("next", api.watch_many)
+        steps = {task_id: Step(n, op, WatchLog(task_id, False, timeout, now()), now()) for task_id in ids}
+        self._run.steps += steps.values()
+        told = 0
+        stream = follow(ids, timeout=actor.timeout)
+        try:
+            async for item in stream:
+                self._take_down(steps, item)
+                told += 1
+                if told == actor.most:
+                    for step in steps.values():
+                        step.quits.append(now())
+                    break
+        except asyncio.CancelledError:
+            await stream.aclose()  # its traceback holds the stream; without it, what is under way would end by itself
+            raise
+        except DistributeError as error:
+            for step in steps.values():
+                step.ended, step.ending = now(), error
+                self._find_log(step)
+        finally:
+            del stream
+            for step in steps.values():
+                if step.ending is None:
+                    step.ended, step.ending = now(), Quiet.CANCELLED
+                    self._find_log(step)
+
+    def _find_log(self, step: Step) -> None:
+        step.watch.log = step.watch.log or self._recorder.log_of(None, step.watch.task_id)
+
+    def _take_down(self, steps: dict[str, Step], item: Outcome[ChatResult] | Transition[ChatResult]) -> None:
+        step = steps.pop(item.task_id)
+        step.ended = now()
+        self._find_log(step)
+        if isinstance(item, Transition) and item.error is None:
+            step.ending = item.status
+            assert item.result is not None
+            if not item.result.is_over:
+                steps[item.task_id] = following = Step(step.actor, "next", step.watch, now())
+                self._run.steps.append(following)
+        else:
+            step.ending = item.error or item.result
+        if isinstance(step.ending, DistributeError):
+            self._look_at_error(step.ending)
+
     async def _step(self, seat: _Seat, op: str, waiting: Awaitable[Any], quits: float | None = None) -> Step:
         step = Step(seat.actor, op, seat.log, now(), quits=[] if quits is None else [quits])
         self._run.steps.append(step)
@@ -280,7 +342,7 @@ class _Stage:
             self._complain(f"an exception that is none of ours: {error!r}")
         finally:
             step.ended = now()
-            seat.log.log = seat.log.log or self._recorder.log_of(seat.watch)
+            seat.log.log = seat.log.log or self._recorder.log_of(seat.watch, seat.log.task_id)
         if isinstance(step.ending, DistributeError):
             self._look_at_error(step.ending)
         return step
@@ -304,12 +366,12 @@ class _Stage:
         left: dict[str, Any] = {"asyncio tasks": tasks(), "timers": timers()}
         poller = self._recorder.poller
         if poller is not None:
-            if poller._known:
+            if any(poller._known.values()):
                 gc.collect()
             left |= {
                 "active tracks": set(poller._active),
                 "tracks at the gate": set(poller._ready),
-                "known tracks": dict(poller._known),
+                "known tracks": [track for known in poller._known.values() for track in known.values()],
                 "entries in the heap": [entry for entry in poller._heap if entry[2] is not None],
                 "the poller's timer": poller._timer,
                 "exchanges in the gate": poller._gate._running,

@@ -1,0 +1,90 @@
+"""The ids of many tasks, taken lazily from any iterable or async iterable. Used by `_many`."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from typing import Any
+
+from distribute_async._errors import ConfigurationError
+
+Id = str | uuid.UUID
+Ids = Iterable[Id] | AsyncIterable[Id]
+
+#: Ids that are taken in one go, at most, so that a long list doesn't hold up the loop.
+AT_ONCE = 100
+
+
+class Supply:
+    """The ids to come. Those of an async iterable are taken by an asyncio task beside, only as they are wanted."""
+
+    def __init__(self, ids: Ids, is_wanted: Callable[[], bool], stir: Callable[[], None]) -> None:
+        self._now: Iterator[Id] = iter(())
+        self._later: Any = None
+        if isinstance(ids, AsyncIterable):
+            self._later = aiter(ids)
+        elif isinstance(ids, Iterable) and not isinstance(ids, str | bytes):
+            self._now = iter(ids)
+        else:
+            raise ConfigurationError("ids must be an iterable or an async iterable of task ids")
+        self._is_wanted = is_wanted
+        self._stir = stir
+        self._is_exhausted = False
+        self._arrived: deque[Id] = deque()
+        self._error: Exception | None = None
+        self._pull: asyncio.Task[None] | None = None
+
+    @property
+    def arrived(self) -> int:
+        """Ids of an async iterable that came and are not taken yet."""
+        return len(self._arrived)
+
+    @property
+    def are_over(self) -> bool:
+        """Whether there are no more."""
+        return self._is_exhausted and not self._arrived
+
+    def take(self, most: int) -> Iterator[Id]:
+        """At most so many of those that can be had at once. Raises what the iterable raises."""
+        if self._later is None:
+            for _ in range(most):
+                try:
+                    yield next(self._now)
+                except StopIteration:
+                    self._is_exhausted = True
+                    return
+            return
+        for _ in range(min(most, len(self._arrived))):
+            yield self._arrived.popleft()
+        if self._error is not None and not self._arrived:
+            error, self._error = self._error, None
+            raise error
+        if self._pull is None and not self._is_exhausted and self._is_wanted():
+            self._pull = asyncio.create_task(self._pull_more())
+
+    async def _pull_more(self) -> None:
+        """Never cut where somebody leaves the stream: what comes then is kept."""
+        try:
+            while self._is_wanted():
+                self._arrived.append(await anext(self._later))
+                self._stir()
+                if not len(self._arrived) % AT_ONCE:
+                    await asyncio.sleep(0)
+        except StopAsyncIteration:
+            self._is_exhausted = True
+        except Exception as error:
+            self._error = error
+        finally:
+            self._pull = None
+            self._stir()
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Take no more; gives what is to be seen ended."""
+        self._is_exhausted = True
+        self._arrived.clear()
+        if self._pull is None:
+            return []
+        self._pull.cancel()
+        return [self._pull]

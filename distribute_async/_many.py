@@ -1,0 +1,340 @@
+"""Many tasks as one stream: `TaskStream`, of outcomes (`as_completed`) or of transitions (`watch_many`).
+
+Used by `_client` and `_shared`. No asyncio task for each id: each is a `_Member`, a waiter on its track (`_poller`),
+and the stream is suspended once for all of them. While the loop's body runs, the stream is away: what is under way
+comes in and is kept for the next step, and nothing new is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Sized
+from contextlib import suppress
+from typing import Any, Generic, TypeGuard, TypeVar, cast
+
+from attrs import frozen
+
+from distribute_async._errors import DistributeError, InvalidTaskIdError, TaskFailedError
+from distribute_async._ids import AT_ONCE, Id, Ids, Supply
+from distribute_async._models import Outcome, R, Transition
+from distribute_async._observer import Hearing
+from distribute_async._poller import Poller
+from distribute_async._track import Track, Waiter, checked_id
+from distribute_async._watch import Source
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+#: Tasks of one stream that are followed at once, where nobody says otherwise.
+WINDOW = 100_000
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How far a stream has come. A snapshot: see `TaskStream.progress`."""
+
+    #: Tasks that are followed now.
+    waiting: int
+    #: Tasks that ended well, and those that ended in an error of any kind.
+    done: int
+    failed: int
+    #: Good answers to the client's polls since this stream began, for others beside it too.
+    polls: int
+    #: Tasks that ended in a second, on average since this stream began.
+    rate: float
+    #: Seconds until all have ended at this rate; None where the ids have no length, or none has ended yet.
+    eta: float | None
+
+
+class TaskStream(Generic[T_co]):
+    """Many tasks, followed together: what `client.as_completed(ids)` and `client.watch_many(ids)` give.
+
+    Iterate over it with `async for`, in one loop at a time. Ids are taken as there is room for them in the window; one
+    that the specification refuses gives an item with an `InvalidTaskIdError`. What the iterable of ids raises is raised
+    here; after that the iteration may be resumed for the tasks that are followed already.
+
+    Leaving the loop early needs no clean-up: nothing new starts, at most the exchanges under way finish. Dropping the
+    stream, or `aclose()`, cuts these too. Closing the client gives each task that is followed an item with a
+    `ClientClosedError`; then one is raised if there are more ids.
+    """
+
+    def __init__(self, crowd: Crowd[Any, T_co]) -> None:
+        # The poller knows the crowd and not its stream, so that a stream that is dropped goes at once.
+        self._crowd = crowd
+
+    def __repr__(self) -> str:
+        return f"<TaskStream {self.progress}>"
+
+    def __aiter__(self) -> TaskStream[T_co]:
+        return self
+
+    async def __anext__(self) -> T_co:
+        return await self._crowd.step()
+
+    async def aclose(self) -> None:
+        """Follow nothing any longer; returns once the exchanges under way are cut. Harmless the second time."""
+        await self._crowd.close()
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come: for a progress bar. Cheap, and may be asked for at any time."""
+        return self._crowd.progress()
+
+    def __del__(self) -> None:
+        self._crowd.abandon()
+
+
+class _Member(Generic[R]):
+    """One task of a crowd, as a waiter on its track."""
+
+    __slots__ = ("crowd", "cursor", "hearing", "started", "track")
+
+    def __init__(self, crowd: Crowd[R, Any], track: Track[R], started: float, hearing: Hearing | None) -> None:
+        self.crowd = crowd
+        self.track = track
+        self.started = started
+        self.hearing = hearing
+        #: Transitions told so far; joining others, it begins with the newest that they know.
+        self.cursor = max(0, track.seen - 1)
+
+    @property
+    def deadline(self) -> float:
+        return self.started + self.crowd.timeout
+
+    @property
+    def wants_all(self) -> bool:
+        return self.crowd.wants_all
+
+    @property
+    def is_away(self) -> bool:
+        return self.crowd.is_away
+
+    def wake(self) -> None:
+        self.crowd.look(self)
+
+    def refuse(self, error: DistributeError) -> None:
+        self.crowd.end(self, error)
+
+    def missed(self) -> None:
+        self.crowd.missed.append(self.track)
+
+
+class Crowd(Generic[R, T]):
+    """The tasks of one stream, and what is to be told of them."""
+
+    #: Whether each transition is an item, or only each end.
+    wants_all: bool
+
+    def __init__(self, source: Source[R], ids: Ids, *, timeout: float, window: int) -> None:
+        self.timeout = timeout
+        #: Nobody is suspended on the stream now.
+        self.is_away = True
+        #: Tracks whose polls came due meanwhile.
+        self.missed: list[Track[R]] = []
+        self._source = source
+        self._window = window
+        self._total = len(ids) if isinstance(ids, Sized) else None
+        self._ids = Supply(ids, lambda: self._room() > 0, self._stir)
+        #: How many tasks are followed. The poller knows which: a set of them here would be a tenth of what each costs.
+        self._waiting = 0
+        #: What the next steps give.
+        self._items: deque[T] = deque()
+        self._waker: asyncio.Future[None] | None = None
+        self._broken: Exception | None = None
+        self._poller: Poller | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self._is_closed = False
+        self._started = 0.0
+        self._polls_before = 0
+        self._done = 0
+        self._failed = 0
+
+    async def step(self) -> T:
+        """The next item. Raises `StopAsyncIteration` after the last one."""
+        if not self.is_away:
+            raise RuntimeError("this stream is being iterated already: it is for one loop")
+        self.is_away = False
+        self._loop = asyncio.get_running_loop()
+        try:
+            return await self._step()
+        finally:
+            self.is_away = True
+
+    async def _step(self) -> T:
+        if self._poller is not None:
+            self._poller.check_loop()
+            missed, self.missed = self.missed, []
+            self._poller.attend(missed)
+        while True:
+            more = self._take()
+            if self._items:
+                return self._items.popleft()
+            if self._broken is not None:
+                broken, self._broken = self._broken, None
+                raise broken
+            if self._is_closed or (self._ids.are_over and not self._waiting):
+                await self.close()
+                raise StopAsyncIteration
+            if more:
+                await asyncio.sleep(0)
+                continue
+            self._waker = asyncio.get_running_loop().create_future()
+            try:
+                await self._waker
+            finally:
+                self._waker = None
+
+    def _room(self) -> int:
+        """For how many more ids there is room now."""
+        if self.is_away or self._is_closed or self._broken is not None:
+            return 0
+        # What the loop hasn't taken yet counts too: a slow one doesn't pile up what it will never catch up with.
+        return self._window - self._waiting - len(self._items) - self._ids.arrived
+
+    def _take(self) -> bool:
+        """Follow some more ids; whether there may be more of them at once."""
+        most = min(self._room() + self._ids.arrived, AT_ONCE)
+        taken = 0
+        try:
+            for given in self._ids.take(most):
+                taken += 1
+                self._follow(given)
+        except Exception as error:  # of the caller's iterable, or of a client that can't work
+            self._broken = error
+        return 0 < most == taken
+
+    def _follow(self, given: Id) -> None:
+        try:
+            task_id = checked_id(given)
+        except InvalidTaskIdError as error:
+            self._failed += 1
+            self._items.append(self._ended(str(given), None, error))
+            return
+        poller, track = self._source.follow(task_id, single=False)
+        now = poller.time()
+        if self._poller is None:
+            self._poller, self._started, self._polls_before = poller, now, poller.tally.polls
+        hearing = None
+        if poller.telemetry is not None:
+            hearing = poller.telemetry.hear(track, kind=track.endpoint.name, task_id=task_id, is_fetch=False)
+        member = _Member(self, track, now, hearing)
+        self._waiting += 1
+        poller.join(track, member)
+        if track.seen and member in track.waiters:
+            self.look(member)
+
+    def look(self, member: _Member[R]) -> None:
+        """Something happened to its track, or its time is up."""
+        track = member.track
+        if self.wants_all:
+            self._items.extend(cast("list[T]", track.since(member.cursor)))
+            member.cursor = track.seen
+        if track.walk.error is not None:
+            self.end(member, track.walk.error)
+        elif track.walk.is_over:
+            result = track.walk.result
+            self.end(member, TaskFailedError(result) if result is not None and result.is_failed else None)
+        elif member not in track.waiters:
+            self.end(member, track.timed_out(self.timeout, self._elapsed(member)))
+        elif self._items:
+            self._stir()
+
+    def end(self, member: _Member[R], error: DistributeError | None) -> None:
+        """It has ended, in this error if any: tell it, and let go of the task."""
+        track = member.track
+        if error is not None:
+            error = track.told(error, self._elapsed(member))
+        self._done += error is None
+        self._failed += error is not None
+        if not (self.wants_all and (error is None or isinstance(error, TaskFailedError))):
+            self._items.append(self._ended(track.walk.task_id, track, error))
+        if member.hearing is not None:
+            member.hearing.end("result" if error is None else "error", error)
+        self._let_go(member)
+        self._stir()
+
+    @abstractmethod
+    def _ended(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> T:
+        """The item for the end of a task; without a track none could be followed."""
+
+    def _let_go(self, member: _Member[R]) -> asyncio.Task[Any] | None:
+        self._waiting -= 1
+        return None if self._poller is None else self._poller.drop(member.track, member)
+
+    def _elapsed(self, member: _Member[R]) -> float:
+        return 0.0 if self._poller is None else self._poller.time() - member.started
+
+    def _stir(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    async def close(self) -> None:
+        """Follow nothing any longer, and see what was under way ended."""
+        self._is_closed = True
+        self._items.clear()
+        left = [] if self._poller is None else [one for one in self._poller.waiters() if self._is_ours(one)]
+        cut = [exchange for member in left if (exchange := self._let_go(member)) is not None]
+        for member in left:
+            if member.hearing is not None:
+                member.hearing.end("left")
+        pull = self._ids.close()
+        if cut or pull:
+            await asyncio.wait([*cut, *pull])
+        if self._poller is not None:
+            await self._poller.settle()
+        self._stir()
+
+    def _is_ours(self, waiter: Waiter) -> TypeGuard[_Member[R]]:
+        return isinstance(waiter, _Member) and waiter.crowd is self
+
+    def abandon(self) -> None:
+        """Its stream was dropped, perhaps by the garbage collector: at any time, and in any thread."""
+        if self._loop is not None and not self._is_closed:
+            with suppress(RuntimeError):  # the loop is closed, and everything with it
+                self._loop.call_soon_threadsafe(self._close_soon)
+
+    def _close_soon(self) -> None:
+        self._closing = asyncio.ensure_future(self.close())
+
+    def progress(self) -> Progress:
+        """See `TaskStream.progress`."""
+        elapsed = 0.0 if self._poller is None else self._poller.time() - self._started
+        ended = self._done + self._failed
+        rate = ended / elapsed if elapsed > 0 else 0.0
+        return Progress(
+            waiting=self._waiting,
+            done=self._done,
+            failed=self._failed,
+            polls=0 if self._poller is None else self._poller.tally.polls - self._polls_before,
+            rate=rate,
+            eta=None if self._total is None or not rate else max(0, self._total - ended) / rate,
+        )
+
+
+class Completions(Crowd[R, Outcome[R]]):
+    """What `as_completed` gives: each task's end."""
+
+    wants_all = False
+
+    def _ended(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> Outcome[R]:
+        result = None if error is not None or track is None else track.walk.result
+        return Outcome(task_id=task_id, result=result, error=error)
+
+
+class Changes(Crowd[R, Transition[R]]):
+    """What `watch_many` gives: each task's transitions; the end of one that can't be followed is one, too."""
+
+    wants_all = True
+
+    def _ended(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> Transition[R]:
+        return Transition(
+            task_id=task_id,
+            previous=None if track is None else track.walk.status,
+            status=None,
+            result=None,
+            elapsed=0.0 if error is None else error.elapsed,
+            polls=0 if track is None else track.walk.attempts,
+            error=error,
+        )

@@ -1,0 +1,304 @@
+"""Learned pacing: what is remembered of tasks, and the polls that follow, without a clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distribute_async import Pacing, TaskStatus
+from distribute_async._hazard import BINS
+from distribute_async._learning import MEMORY, MOST_MODELS, LearnedPacing, Learning, Phase
+
+WAITING, WORKING = Phase.WAITING, Phase.WORKING
+
+
+def none(span: float) -> float:
+    return 0.0
+
+
+def all_of_it(span: float) -> float:
+    return span
+
+
+def new_learning(polls_per_task: float = 10.0, *, jitter: Callable[[float], float] = none) -> Learning:
+    return Learning(Pacing.learned(polls_per_task, jitter=jitter))
+
+
+def follow(learning: Learning, lives: Iterable[tuple[float, float]], model: str = "m") -> list[tuple[int, float]]:
+    """Polls tasks that wait and work for so long, one after another: how many polls each took, how late its end was seen."""
+    found = []
+    for waiting, working in lives:
+        phase: Phase | None = None
+        now = last = since = 0.0
+        quiet = 0
+        for polls in itertools.count(1):
+            seen = WAITING if now < waiting else WORKING if now < waiting + working else None
+            if phase is not None:
+                learning.observed("chat", model, phase, last - since, now - since, left=seen is not phase)
+            if seen is None:
+                found.append((polls, now - waiting - working))
+                break
+            since, quiet = (since, quiet + 1) if seen is phase else (now, 0)
+            phase, last = seen, now
+            now += learning.interval("chat", model, seen, now - since, quiet, waited=now)
+    return found
+
+
+def about(seconds: float, count: int, *, spread: float = 0.1) -> list[tuple[float, float]]:
+    """Lives without a queue, that work for about so long."""
+    rng = random.Random(count)
+    return [(0.0, seconds * rng.lognormvariate(0, spread)) for _ in range(count)]
+
+
+def mean_polls(found: list[tuple[int, float]]) -> float:
+    return statistics.mean(polls for polls, _ in found)
+
+
+def mean_delay(found: list[tuple[int, float]]) -> float:
+    return statistics.mean(delay for _, delay in found)
+
+
+def only(learning: Learning) -> LearnedPacing:
+    (learned,) = learning.report()
+    return learned
+
+
+@pytest.mark.parametrize("jitter", [none, all_of_it])
+def test_a_cold_start_is_plain_backoff(jitter: Callable[[float], float]) -> None:
+    """Until a task is seen to end, intervals are exactly those of plain backoff, running tasks or not."""
+    learning, plain = new_learning(jitter=jitter), Pacing(jitter=jitter)
+    expected = [plain.interval(n) for n in range(20)]
+    assert [learning.interval("chat", "m", WORKING, 5.0, n, waited=5.0) for n in range(20)] == expected
+    for n in range(100):
+        learning.observed("chat", "m", WORKING, n, n + 1, left=False)
+    assert [learning.interval("chat", "m", WORKING, 5.0, n, waited=5.0) for n in range(20)] == expected
+    assert learning.report() == ()
+
+
+def test_a_pacing_that_does_not_learn_stays_plain() -> None:
+    """Without `polls_per_task` nothing is remembered, and intervals stay those of plain backoff."""
+    learning = Learning(Pacing(jitter=none))
+    found = follow(learning, about(20.0, 50))
+    assert learning.report() == ()
+    assert found == follow(Learning(Pacing(jitter=none)), about(20.0, 50))
+
+
+def test_other_models_and_phases_are_learned_apart() -> None:
+    """What is seen of one kind, model or phase changes nothing for another."""
+    learning = new_learning()
+    follow(learning, about(20.0, 100))
+    plain = Pacing(jitter=none).interval(3)
+    assert learning.interval("chat", "m", WORKING, 4.0, 3, waited=4.0) != plain
+    assert learning.interval("chat", "other", WORKING, 4.0, 3, waited=4.0) == plain
+    assert learning.interval("images", "m", WORKING, 4.0, 3, waited=4.0) == plain
+    assert learning.interval("chat", "m", WAITING, 4.0, 3, waited=4.0) == plain
+
+
+@pytest.mark.parametrize("asked", [10, 20])
+def test_polls_go_where_tasks_end(asked: float) -> None:
+    """Once learned, tasks take about the polls asked for, and their ends are seen much earlier than by backoff."""
+    lives = about(20.0, 400)
+    learned = follow(new_learning(asked), lives)[200:]
+    plain = follow(Learning(Pacing(jitter=none)), lives)[200:]
+    assert mean_polls(learned) == pytest.approx(asked, rel=0.15)
+    assert mean_delay(learned) * mean_polls(learned) < 0.3 * mean_delay(plain) * mean_polls(plain)
+
+
+def test_trust_grows_with_the_ends_seen() -> None:
+    """From plain backoff to what was learned there is no jump: each end seen moves the interval a little."""
+    learning = new_learning()
+    intervals = []
+    for n in range(40):
+        intervals.append(learning.interval("chat", "m", WORKING, 19.5, 12, waited=19.5))
+        learning.observed("chat", "m", WORKING, 0.0, 19.0 + n % 4 / 2, left=False)
+        learning.observed("chat", "m", WORKING, 19.0 + n % 4 / 2, 19.5 + n % 4 / 2, left=True)
+    assert intervals[0] == Pacing(jitter=none).interval(12)
+    assert intervals[-1] < intervals[0] / 4
+    assert all(later > 0.5 * earlier for earlier, later in itertools.pairwise(intervals))
+
+
+seconds = st.floats(0.0, 200.0)
+polls = st.tuples(st.sampled_from(Phase), seconds, st.floats(0.001, 100.0), st.booleans())
+
+
+@given(
+    st.lists(polls, max_size=60),
+    st.sampled_from(Phase),
+    st.floats(0.0, 1e6),
+    st.floats(0.0, 1e6),
+    st.floats(2.0, 1e4),
+    st.floats(0.0, 2.0),
+    st.floats(0.01, 100.0),
+    st.sampled_from([none, all_of_it]),
+)
+def test_bounds_are_always_kept(
+    seen: list[tuple[Phase, float, float, bool]],
+    phase: Phase,
+    age: float,
+    before: float,
+    asked: float,
+    floor: float,
+    most: float,
+    jitter: Callable[[float], float],
+) -> None:
+    """Whatever was seen, a gap is at least `floor`, at most `max`, and at most `initial` plus half of what was waited and of what is usual."""  # noqa: E501
+    pacing = Pacing.learned(asked, floor=floor, max=most, jitter=jitter)
+    learning = Learning(pacing)
+    for where, earlier, gap, left in seen:
+        learning.observed("chat", "m", where, earlier, earlier + gap, left=left)
+    gap = learning.interval("chat", "m", phase, age, 5, waited=before + age)
+    assert floor <= gap <= max(floor, most)
+    for learned in learning.report():
+        assert 0 < learned.median_age <= learned.p90_age
+        assert floor <= learned.shortest_gap <= learned.longest_gap <= max(floor, most)
+        if learned.phase == phase and learned.ends:
+            assert gap <= max(floor, pacing.initial + (before + age + learned.median_age) / 2)
+
+
+@pytest.mark.parametrize("factor", [3.0, 1 / 3])
+def test_drift_is_followed(factor: float) -> None:
+    """When tasks come to take three times as long, or a third, that is what is believed after a few hundred."""
+    learning = new_learning()
+    before = follow(learning, about(20.0, 500))[-100:]
+    assert only(learning).median_age == pytest.approx(20.0, rel=0.1)
+    after = follow(learning, about(20.0 * factor, 500))[-100:]
+    assert only(learning).median_age == pytest.approx(20.0 * factor, rel=0.15)
+    assert mean_polls(after) == pytest.approx(10, rel=0.25)
+    assert mean_delay(after) < 2 * factor * mean_delay(before)
+
+
+def test_a_wrong_model_costs_little() -> None:
+    """Tasks that end long before all others did are seen at most `max` late, and after some dozens much earlier."""
+    learning = new_learning()
+    follow(learning, about(60.0, 300))
+    found = follow(learning, about(3.0, 100))
+    assert all(delay < 10.0 for _, delay in found)
+    assert mean_delay(found[50:]) < 0.5
+
+
+def test_running_tasks_count() -> None:
+    """Tasks that were on at an age and did not end make an end there less likely, poll by poll, before any ends."""
+    some, more = new_learning(), new_learning()
+    for learning in (some, more):
+        for n in range(50):
+            learning.observed("chat", "m", WORKING, 0.0, 4.0, left=False)
+            learning.observed("chat", "m", WORKING, 4.0, 5.0 + n % 5 / 10, left=True)
+        learning.interval("chat", "m", WORKING, 0.0, 0, waited=0.0)
+    for _ in range(500):
+        more.observed("chat", "m", WORKING, 0.0, 8.0, left=False)
+    gaps = [learning.interval("chat", "m", WORKING, 4.5, 5, waited=4.5) for learning in (some, more)]
+    assert gaps[1] > 1.5 * gaps[0]
+    assert only(more).median_age > 8.0 > 5.5 > only(some).median_age
+
+
+def test_an_end_may_be_anywhere_between_two_polls() -> None:
+    """An end seen late counts over the whole gap, so wide gaps do not shift what is believed."""
+    narrow, wide = new_learning(), new_learning()
+    rng = random.Random(1)
+    for _ in range(300):
+        end = rng.uniform(4.0, 8.0)
+        narrow.observed("chat", "m", WORKING, 0.0, end - 0.01, left=False)
+        narrow.observed("chat", "m", WORKING, end - 0.01, end + 0.01, left=True)
+        wide.observed("chat", "m", WORKING, 0.0, 4.0, left=False)
+        wide.observed("chat", "m", WORKING, 4.0, 8.0, left=True)
+    assert only(narrow).median_age == pytest.approx(6.0, rel=0.07)
+    assert only(wide).median_age == pytest.approx(6.0, rel=0.07)
+
+
+def test_each_phase_has_its_clock() -> None:
+    """Work is learned from its own start, however long the queue was, and both phases share the polls asked for."""
+    rng = random.Random(1)
+    lives = [(rng.expovariate(1 / 15), 8 * rng.lognormvariate(0, 0.1)) for _ in range(400)]
+    learning = new_learning(12)
+    found = follow(learning, lives)[200:]
+    waiting, working = learning.report()
+    assert (waiting.phase, working.phase) == ("waiting", "working")
+    assert waiting.median_age == pytest.approx(15 * 0.69, rel=0.3)
+    assert 5 < working.median_age < 8.5 < working.p90_age < 11
+    assert 1 + waiting.polls + working.polls == pytest.approx(12, rel=0.1)
+    assert mean_polls(found) == pytest.approx(12, rel=0.15)
+
+
+def test_a_queue_that_hides_the_work_is_watched_closely() -> None:
+    """Where tasks end without having been seen at work, the queue's end is the result, and gets the polls."""
+    rng = random.Random(1)
+    queues = [rng.uniform(5, 10) for _ in range(300)]
+    hidden = follow(new_learning(), [(queue, 0.001) for queue in queues])[200:]
+    plain = follow(Learning(Pacing(jitter=none)), [(queue, 0.001) for queue in queues])[200:]
+    assert mean_polls(hidden) == pytest.approx(10, rel=0.15)
+    assert mean_delay(hidden) < 0.6 * mean_delay(plain)
+
+
+def test_the_report_is_plain_numbers() -> None:
+    """The report says of each phase how many ends were seen, how long it lasts, and how it is polled."""
+    learning = new_learning(8)
+    for _ in range(100):
+        learning.observed("chat", "m", WORKING, 0.0, 4.9, left=False)
+        learning.observed("chat", "m", WORKING, 4.9, 5.1, left=True)
+    learned = only(learning)
+    assert (learned.kind, learned.model, learned.phase) == ("chat", "m", "working")
+    assert learned.ends == pytest.approx(100 * (1 - 0.5 / MEMORY) ** 120, rel=0.01)
+    assert learned.median_age == pytest.approx(5.0, rel=0.05)
+    assert learned.p90_age == pytest.approx(5.1, rel=0.05)
+    assert learned.polls == pytest.approx(7, rel=0.1)
+    assert 0.1 <= learned.shortest_gap < 0.3 < learned.longest_gap < 3.5
+    assert learned == only(learning)
+
+
+def test_only_an_eighth_of_a_learned_gap_is_random() -> None:
+    """The random part is drawn by `jitter`, and makes a learned gap at most an eighth shorter."""
+    gaps = []
+    for jitter in (none, all_of_it):
+        learning = new_learning(jitter=jitter)
+        for _ in range(100):
+            learning.observed("chat", "m", WORKING, 0.0, 4.9, left=False)
+            learning.observed("chat", "m", WORKING, 4.9, 5.1, left=True)
+        gaps.append(learning.interval("chat", "m", WORKING, 1.0, 1, waited=1.0))
+    assert gaps[1] == pytest.approx(gaps[0] * 7 / 8)
+
+
+def test_memory_is_bounded() -> None:
+    """However many models a service names and however many tasks end, what is kept stays small; the newest names are kept."""  # noqa: E501
+    learning = new_learning()
+    for n in range(10_000):
+        learning.observed("chat", f"model {n}", WORKING, 0.0, 1.0, left=True)
+        learning.observed("chat", "in use", WORKING, 0.0, 1.0, left=True)
+        learning.interval("chat", "in use", WORKING, 0.0, 0, waited=0.0)
+    models = [learned.model for learned in learning.report()]
+    assert len(models) == MOST_MODELS
+    assert set(models) == {"in use", *(f"model {n}" for n in range(10_000 - MOST_MODELS + 1, 10_000))}
+    (used,) = [learned for learned in learning.report() if learned.model == "in use"]
+    assert used.ends < 2 * MEMORY
+    learning.observed("chat", "x" * 1_000_000, WORKING, 0.0, 1.0, left=True)
+    assert max(len(learned.model) for learned in learning.report()) == 100
+    (ages, _) = next(iter(learning._lives.values())).phases.values()
+    assert len(ages.ended) == len(ages.passed) == BINS
+
+
+def test_ages_past_all_bins_are_harmless() -> None:
+    """A task that is on for days is polled at `max`, and nothing of it is counted."""
+    learning = new_learning()
+    follow(learning, about(20.0, 30))
+    learning.observed("chat", "m", WORKING, 1e6, 1e6 + 10, left=False)
+    learning.observed("chat", "m", WORKING, 1e6 + 10, 1e6 + 20, left=True)
+    assert only(learning).median_age == pytest.approx(20.0, rel=0.1)
+    assert learning.interval("chat", "m", WORKING, 1e6, 50, waited=1e6) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "phase"),
+    [
+        *(("CREATED", None, WAITING), ("QUEUED", None, WAITING), ("POSTPONED", WORKING, WAITING)),
+        *(("ASSIGNED_CONNECTIONS", None, WORKING), ("PROCESSING", WAITING, WORKING)),
+        *(("NEW", None, WAITING), ("NEW", WAITING, WAITING), ("NEW", WORKING, WORKING)),
+    ],
+)
+def test_the_phase_of_a_status(status: str, before: Phase | None, phase: Phase) -> None:
+    """Before a task is assigned it waits, from then on it works, and an unknown status changes nothing."""
+    assert Phase.of(TaskStatus(status), before) is phase

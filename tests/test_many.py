@@ -1,0 +1,502 @@
+"""Many tasks as one stream: `as_completed` and `watch_many`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from itertools import count, pairwise
+from unittest import mock
+
+import pytest
+
+import distribute_async
+from distribute_async import (
+    ChatResult,
+    ClientClosedError,
+    ConfigurationError,
+    DistributeClient,
+    InvalidTaskIdError,
+    Limits,
+    NotFoundError,
+    Outcome,
+    Retry,
+    TaskFailedError,
+    Transition,
+    WaitTimeoutError,
+)
+from distribute_async._session import Answer, Session
+from distribute_async.emulator import Emulator
+from tests import misbehaving as bad
+from tests.misbehaving import MisbehavingServer, good
+from tests.test_crowds import depends_on_task
+from tests.waiting import (
+    EVERY_SECOND,
+    KEY,
+    OTHER_ID,
+    RARELY,
+    assert_is_ours,
+    assert_nothing_runs,
+    body,
+    ids,
+    listed,
+    new_client,
+    now,
+    says,
+    tasks,
+    turns,
+)
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[DistributeClient]:
+    """Polls every second."""
+    async with DistributeClient(emulator.api_key, base_url=emulator.base_url, pacing=EVERY_SECOND) as client:
+        yield client
+
+
+def life(*ends: tuple[float, str]) -> list[tuple[float, str]]:
+    """Queued at first."""
+    return [(0.0, "QUEUED"), *ends]
+
+
+def brief(change: Transition[ChatResult]) -> tuple[str, str | None]:
+    return change.task_id, change.status
+
+
+@pytest.mark.looptime
+async def test_outcomes_come_as_tasks_end(emulator: Emulator, client: DistributeClient) -> None:
+    """Each task gives one outcome when it ends, with its result or the error that a wait for it would raise."""
+    slow = emulator.add_task(life((9.5, "COMPLETED")))
+    failing = emulator.add_task(life((4.5, "ERROR")))
+    quick = emulator.add_task(life((1.5, "COMPLETED")))
+    unknown = str(uuid.uuid4())
+    outcomes = await listed(client.as_completed([slow, failing, quick, unknown]))
+    assert [outcome.task_id for outcome in outcomes] == [quick, unknown, failing, slow]
+    done, missing, failed, last = outcomes
+    assert (done.error, last.error) == (None, None)
+    assert done.unwrap() is done.result
+    assert isinstance(missing.error, NotFoundError)
+    assert isinstance(failed.error, TaskFailedError)
+    assert failed.result is None
+    for outcome in (missing, failed):
+        assert isinstance(outcome.error, distribute_async.DistributeError)
+        assert outcome.error.task_id == outcome.task_id
+        assert_is_ours(outcome.error)
+        for _ in range(2):
+            with pytest.raises(type(outcome.error)) as raised:
+                outcome.unwrap()
+            assert len(raised.traceback) == 2
+    assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_transitions_of_all_come_as_they_are_seen(emulator: Emulator, client: DistributeClient) -> None:
+    """Each change of any task is told once; the end of one that can't be followed is told with its error."""
+    one = emulator.add_task(life((2.5, "PROCESSING"), (6.5, "COMPLETED")))
+    other = emulator.add_task(life((1.5, "POSTPONED"), (3.5, "ERROR")))
+    unknown = str(uuid.uuid4())
+    changes = await listed(client.watch_many([one, other, unknown]))
+    assert [brief(change) for change in changes if change.task_id != unknown] == [
+        (one, "QUEUED"),
+        (other, "QUEUED"),
+        (other, "POSTPONED"),
+        (one, "PROCESSING"),
+        (other, "ERROR"),
+        (one, "COMPLETED"),
+    ]
+    [lost] = [change for change in changes if change.task_id == unknown]
+    assert (lost.status, lost.result) == (None, None)
+    assert isinstance(lost.error, NotFoundError)
+    assert lost.elapsed == lost.error.elapsed
+    assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_bad_ids_are_outcomes(emulator: Emulator, client: DistributeClient) -> None:
+    """What is no task id gives an item with the reason, sends nothing, and disturbs no other."""
+    good_id = uuid.UUID(emulator.add_task(life((0.5, "COMPLETED"))))
+    outcomes = await listed(client.as_completed(["", good_id, "no id\n", None]))  # type: ignore[list-item]
+    assert [outcome.task_id for outcome in outcomes] == ["", "no id\n", "None", str(good_id)]
+    assert [type(outcome.error) for outcome in outcomes[:3]] == [InvalidTaskIdError] * 3
+    assert {request.task_id for request in emulator.requests} == {str(good_id)}
+    [change] = await listed(client.watch_many(["nonsense"]))
+    assert (change.task_id, change.status, type(change.error)) == ("nonsense", None, InvalidTaskIdError)
+
+
+@pytest.mark.looptime
+async def test_an_id_given_twice_is_told_twice_and_asked_once(emulator: Emulator, client: DistributeClient) -> None:
+    """Each place in the ids has its outcome, and the polls are shared."""
+    task_id = emulator.add_task(life((3.5, "COMPLETED")))
+    outcomes = await listed(client.as_completed([task_id, task_id]))
+    assert [outcome.task_id for outcome in outcomes] == [task_id, task_id]
+    assert len(emulator.requests) == 5
+
+
+@pytest.mark.looptime
+async def test_the_timeout_is_each_tasks_own(emulator: Emulator, client: DistributeClient) -> None:
+    """A task is given up its timeout after it was taken, while the others go on; by default none is."""
+    first, second = (emulator.add_task(life((1000.0, "COMPLETED"))) for _ in range(2))
+    began = now()
+    ended = []
+    async for outcome in client.as_completed([first, second], timeout=5.0, window=1):
+        assert isinstance(outcome.error, WaitTimeoutError)
+        assert outcome.error.elapsed == pytest.approx(5.0)
+        ended.append((outcome.task_id, round(now() - began, 2)))
+    assert ended == [(first, 5.0), (second, 10.0)]
+    [outcome] = await listed(client.as_completed([first]))
+    assert outcome.error is None
+    [outcome] = await listed(client.as_completed([OTHER_ID], timeout=0))
+    assert isinstance(outcome.error, WaitTimeoutError)
+    assert OTHER_ID not in {request.task_id for request in emulator.requests}
+
+
+@pytest.mark.looptime
+async def test_what_is_known_is_told_at_once(emulator: Emulator, client: DistributeClient) -> None:
+    """Beside others who wait, a stream begins with the newest status that they know, without a request."""
+    running = emulator.add_task(life((0.5, "PROCESSING"), (100.0, "COMPLETED")))
+    over = emulator.add_task([(0.0, "COMPLETED")])
+    finished = client.watch(over)
+    await finished
+    waiting = asyncio.create_task(client.wait_for_result(running))
+    await asyncio.sleep(2)
+    before = len(emulator.requests)
+    stream = client.watch_many([running, over])
+    assert [brief(await anext(stream)), brief(await anext(stream))] == [(running, "PROCESSING"), (over, "COMPLETED")]
+    assert len(emulator.requests) == before
+    [outcome] = await listed(client.as_completed([over]))
+    assert outcome.result is await finished
+    assert len(emulator.requests) == before
+    waiting.cancel()
+
+
+# Which ids, and when they are taken.
+
+
+@pytest.mark.looptime
+async def test_ids_are_taken_lazily(emulator: Emulator, client: DistributeClient) -> None:
+    """At most `window` tasks are followed at once, and an endless supply is taken only as there is room."""
+    taken = 0
+
+    def supply() -> Iterator[str]:
+        nonlocal taken
+        for n in count():
+            taken += 1
+            yield emulator.add_task(life((1.5 + n % 3, "COMPLETED")))
+
+    stream = client.as_completed(supply(), window=10)
+    for done in range(50):
+        await anext(stream)
+        assert taken <= done + 10
+        assert stream.progress.waiting <= 10
+    await stream.aclose()
+    assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_async_ids_are_taken_lazily(emulator: Emulator, client: DistributeClient) -> None:
+    """An async supply is asked only while there is room and somebody waits for an item."""
+    taken = []
+
+    async def supply() -> AsyncIterator[str]:
+        while True:
+            await asyncio.sleep(0.2)
+            taken.append(emulator.add_task(life((0.7, "COMPLETED"))))
+            yield taken[-1]
+
+    stream = client.as_completed(supply(), window=3)
+    for done in range(20):
+        await anext(stream)
+        assert len(taken) <= done + 4
+    before = len(taken)
+    await asyncio.sleep(100)  # the loop's body: one that was asked for may come in
+    assert len(taken) <= before + 1
+    await stream.aclose()
+    assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_async_ids_lose_nothing(emulator: Emulator, client: DistributeClient) -> None:
+    """An id that comes while nobody waits is kept, and the stream ends after the last outcome."""
+
+    async def supply() -> AsyncIterator[str]:
+        for _ in range(5):
+            await asyncio.sleep(1)
+            yield emulator.add_task(life((0.5, "COMPLETED")))
+
+    outcomes = []
+    async for outcome in client.as_completed(supply()):
+        outcomes.append(outcome)
+        await asyncio.sleep(0.7)
+    assert len({outcome.task_id for outcome in outcomes}) == 5
+    assert all(outcome.error is None for outcome in outcomes)
+    assert_nothing_runs(client)
+
+
+class _SupplyError(Exception):
+    pass
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_broken_supply_is_told_and_loses_nothing(
+    is_async: bool, emulator: Emulator, client: DistributeClient
+) -> None:
+    """What the iterable of ids raises comes out as it is; those that were taken before it can still be had."""
+    task_id = emulator.add_task(life((5.0, "COMPLETED")))
+
+    def now_supply() -> Iterator[str]:
+        yield task_id
+        raise _SupplyError
+
+    async def later_supply() -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        yield task_id
+        raise _SupplyError
+
+    stream = client.as_completed(later_supply() if is_async else now_supply())
+    began = now()
+    with pytest.raises(_SupplyError):
+        await anext(stream)
+    assert now() - began < 1
+    assert [outcome.task_id for outcome in await listed(stream)] == [task_id]
+
+
+@pytest.mark.parametrize("ids", ["0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1", b"", 5, None])
+def test_what_is_no_supply_is_refused(ids: object) -> None:
+    """One id in place of many, and what can't be iterated over, are refused at the call; so are bad arguments."""
+    client = DistributeClient(KEY)
+    with pytest.raises(ConfigurationError, match="iterable"):
+        client.as_completed(ids)  # type: ignore[arg-type]
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(ConfigurationError, match="window"):
+            client.watch_many([], window=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="timeout"):
+        client.watch_many([], timeout=-1)
+
+
+@pytest.mark.looptime
+async def test_no_ids_no_items(client: DistributeClient) -> None:
+    """An empty supply ends at once, again and again."""
+    stream = client.as_completed([])
+    assert await listed(stream) == []
+    assert await listed(stream) == []
+
+
+# The loop's body, and leaving.
+
+
+@pytest.mark.looptime
+async def test_while_the_body_runs_nothing_new_starts(emulator: Emulator, client: DistributeClient) -> None:
+    """In the loop's body no poll is started; the next step starts what came due, and nothing is lost."""
+    everyone = [emulator.add_task(life((n + 0.5, "COMPLETED"))) for n in range(20)]
+    stream = client.as_completed(everyone)
+    found = [await anext(stream)]
+    await asyncio.sleep(0.5)
+    before = len(emulator.requests)
+    await asyncio.sleep(100)
+    assert len(emulator.requests) == before
+    found += await listed(stream)
+    assert sorted(outcome.task_id for outcome in found) == sorted(everyone)
+    assert len(emulator.requests) - before <= 20
+    assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_a_slow_body_keeps_others_going(emulator: Emulator, client: DistributeClient) -> None:
+    """Each step starts what is due before it gives an item that is there already, so that a slow body costs little."""
+    everyone = [emulator.add_task(life((5.0 + n % 2, "COMPLETED"))) for n in range(30)]
+    began = now()
+    async for _ in client.as_completed(everyone):
+        await asyncio.sleep(0.1)
+    assert now() - began == pytest.approx(6.0 + 30 * 0.1, abs=1.5)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("how", ["break", "drop", "aclose", "cancel"])
+async def test_leaving_leaves_nothing(how: str) -> None:
+    """After the loop was left nothing is asked any more; dropping the stream, or `aclose`, cuts what is under way."""
+    async with (
+        MisbehavingServer(*says("COMPLETED"), bad.silence()) as server,
+        new_client(server.url, limits=Limits(exchange_timeout=1000.0)) as client,
+    ):
+        stream = client.as_completed(ids(20))
+        if how == "cancel":
+            await anext(stream)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5):
+                    await anext(stream)
+        else:
+            async for _ in stream:
+                break
+        requests = len(server.requests)
+        if how == "aclose":
+            await stream.aclose()
+        elif how == "drop":
+            del stream
+        if how in {"break", "cancel"}:
+            assert client.stats().exchanges == 19  # they may finish
+            del stream
+        await turns(10)
+        gc.collect()
+        await turns(10)
+        assert_nothing_runs(client)
+        await asyncio.sleep(500)
+        assert len(server.requests) == requests
+
+
+@pytest.mark.looptime
+async def test_a_cancelled_step_loses_nothing(emulator: Emulator, client: DistributeClient) -> None:
+    """A step may be given up and taken again: every outcome still comes, once."""
+    everyone = [emulator.add_task(life((n + 0.5, "COMPLETED"))) for n in range(5)]
+    stream = client.as_completed(everyone)
+    found: list[Outcome[ChatResult]] = []
+    while len(found) < 5:
+        try:
+            async with asyncio.timeout(0.3):
+                found.append(await anext(stream))
+        except TimeoutError:
+            pass
+    assert [outcome.task_id for outcome in found] == everyone
+    assert await listed(stream) == []
+
+
+@pytest.mark.looptime
+async def test_closing_the_client_ends_the_stream(emulator: Emulator) -> None:
+    """Closing gives each task that is followed its outcome; where there are more ids, the error is raised after it."""
+    first, second = (emulator.add_task(life((0.5 + 100 * n, "COMPLETED"))) for n in range(2))
+
+    def supply() -> Iterator[str]:
+        yield from (first, second)
+        yield from ids(10)
+
+    client = DistributeClient(emulator.api_key, base_url=emulator.base_url, pacing=EVERY_SECOND)
+    stream = client.as_completed(supply(), window=2)
+    asyncio.get_running_loop().call_later(0.2, lambda: asyncio.ensure_future(client.close()))
+    ended = [await anext(stream), await anext(stream)]
+    assert [type(outcome.error) for outcome in ended] == [ClientClosedError] * 2
+    with pytest.raises(ClientClosedError):
+        await anext(stream)
+
+
+@pytest.mark.looptime
+async def test_a_stream_is_for_one_loop(emulator: Emulator, client: DistributeClient) -> None:
+    """Two loops over one stream at once are an error, which disturbs neither the stream nor the other loop."""
+    stream = client.as_completed([emulator.add_task(life((2.5, "COMPLETED")))])
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(1)
+    with pytest.raises(RuntimeError, match="iterated already"):
+        await anext(stream)
+    assert (await waiting).error is None
+
+
+# Together with the rest.
+
+
+@pytest.mark.looptime
+async def test_one_poisonous_task_ends_nobody_else(emulator: Emulator) -> None:
+    """A task whose polls fail for ever ends in its error at `max_outage`; the others neither end nor wait for it."""
+    poisonous, *healthy = ids(30)
+    behaviour = depends_on_task({poisonous: bad.status(500)}, good(body("COMPLETED")))
+    retry = Retry(max_outage=20.0)
+    async with MisbehavingServer(behaviour) as server, new_client(server.url, retry=retry) as client:
+        began = now()
+        async for outcome in client.as_completed([poisonous, *healthy]):
+            if outcome.task_id == poisonous:
+                assert now() - began == pytest.approx(20.0, abs=0.5)
+                assert outcome.error is not None
+            else:
+                assert now() - began < 1
+                assert outcome.error is None
+
+
+@pytest.mark.looptime
+async def test_progress(emulator: Emulator, client: DistributeClient) -> None:
+    """`progress` tells what waits, what is done, how many polls it took, and when it will be over at this rate."""
+    everyone = [emulator.add_task(life((2.0 * n + 1.5, "ERROR" if n == 0 else "COMPLETED"))) for n in range(4)]
+    stream = client.as_completed(everyone)
+    fresh = stream.progress
+    assert (fresh.waiting, fresh.done, fresh.failed, fresh.polls, fresh.rate, fresh.eta) == (0, 0, 0, 0, 0.0, None)
+    await anext(stream)
+    await anext(stream)
+    progress = stream.progress
+    assert (progress.waiting, progress.done, progress.failed) == (2, 1, 1)
+    assert progress.polls == len(emulator.requests)
+    assert progress.rate == pytest.approx(2 / 4.0, rel=0.01)
+    assert progress.eta == pytest.approx(4.0, rel=0.01)
+    await listed(stream)
+    assert (stream.progress.waiting, stream.progress.done, stream.progress.eta) == (0, 3, 0.0)
+    assert "done=3" in repr(stream)
+    endless = client.as_completed(iter(everyone))
+    await anext(endless)
+    assert endless.progress.eta is None
+    await endless.aclose()
+
+
+@pytest.mark.looptime
+async def test_the_module_level_streams(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a client in hand the streams use the environment's, and close what they opened."""
+    monkeypatch.setenv("DISTRIBUTE_API_KEY", emulator.api_key)
+    monkeypatch.setenv("DISTRIBUTE_BASE_URL", emulator.base_url)
+    task_id = emulator.add_task(life((0.5, "COMPLETED")))
+    [outcome] = await listed(distribute_async.as_completed([task_id]))
+    assert outcome.error is None
+    changes = await listed(distribute_async.watch_many([task_id]))
+    assert [change.status for change in changes] == ["COMPLETED"]
+    async for _ in distribute_async.watch_many([emulator.add_task(life())]):
+        break
+    await turns(20)
+    assert tasks() == set()
+    async with DistributeClient(emulator.api_key, base_url=emulator.base_url) as client:
+        [outcome] = await listed(distribute_async.as_completed([task_id], client=client))
+        assert len(await listed(distribute_async.watch_many([task_id], client=client))) == 1
+        assert client.stats().polls == 2
+    monkeypatch.delenv("DISTRIBUTE_API_KEY")
+    with pytest.raises(ConfigurationError, match="DISTRIBUTE_API_KEY"):
+        await anext(distribute_async.as_completed([task_id]))
+
+
+@pytest.mark.looptime
+async def test_a_budget_that_is_too_small_stretches_all_alike(emulator: Emulator) -> None:
+    """Under a budget the polls of no task lie further apart than twice what each one's share of it is."""
+    tasks_, budget = 40, 4.0
+    everyone = [emulator.add_task(life((100.0, "COMPLETED"))) for _ in range(tasks_)]
+    limits = Limits(max_polls_per_second=budget)
+    async with DistributeClient(
+        emulator.api_key, base_url=emulator.base_url, limits=limits, pacing=EVERY_SECOND
+    ) as client:
+        await listed(client.as_completed(everyone))
+    times = [request.time for request in emulator.requests]
+    assert all(later - earlier >= 1 / budget - 1e-6 for earlier, later in pairwise(times))
+    for task_id in everyone:
+        own = [request.time for request in emulator.requests if request.task_id == task_id]
+        assert max(later - earlier for earlier, later in pairwise(own)) <= 2 * tasks_ / budget
+
+
+@pytest.mark.looptime(noop_cycles=0)
+async def test_a_million_ids_need_no_more_memory_than_the_window() -> None:
+    """Of an endless supply only the window is kept: what has ended leaves nothing behind."""
+    finished = json.dumps(body("COMPLETED")).encode()
+
+    async def post(session: Session, path: str, content: bytes, *rest: object) -> Answer:
+        await asyncio.sleep(0.1)
+        return Answer(200, {}, finished)
+
+    def supply() -> Iterator[str]:
+        for n in range(20_000):
+            yield f"{n:08x}-0000-4000-8000-000000000000"
+
+    sizes = []
+    with mock.patch.object(Session, "post", post):
+        async with DistributeClient(KEY, base_url="https://service.example", pacing=RARELY) as client:
+            done = 0
+            async for _ in client.as_completed(supply(), window=1_000):
+                done += 1
+                if done % 5_000 == 0:
+                    gc.collect()
+                    sizes.append(Counter(type(it).__name__ for it in gc.get_objects())["Track"])
+    assert done == 20_000
+    assert max(sizes) <= 1_000
