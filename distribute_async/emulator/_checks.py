@@ -1,13 +1,14 @@
-"""What the service takes: the bodies of its calls, strictly checked. Pure; used by `_app` alone.
+"""What the service takes: the bodies of its calls, strictly checked. Pure; used by `_kinds` and `_app`.
 
-The result call follows the specification, the create call the public documentation: an enumeration that it doesn't give
-in full takes any value, and a bound that it doesn't give is not checked.
+The result calls follow the specification, the create calls the public documentation: an enumeration that it doesn't
+give in full takes any value, and a bound that it doesn't give is not checked.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NoReturn
@@ -38,12 +39,25 @@ def _is_between(low: float, high: float) -> Check:
     return lambda value: _is(int, float)(value) and low <= value <= high
 
 
+def _is_whole(low: int, high: int) -> Check:
+    # To JSON 5.0 is an integer.
+    return lambda value: _is_between(low, high)(value) and value == int(value)
+
+
+def _is_text(shortest: int, longest: int) -> Check:
+    return lambda value: isinstance(value, str) and shortest <= len(value) <= longest
+
+
+def _matches(pattern: re.Pattern[str]) -> Check:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
 def _is_list_of(check: Check) -> Check:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
 
 @frozen
-class _Shape:
+class Shape:
     """An object with these fields, and no others."""
 
     fields: Mapping[str, Check]
@@ -64,12 +78,14 @@ class _Shape:
         return self.complaint(value) is None
 
 
-_MESSAGE = _Shape({"role": _is(str), "content": _is(str), "name": _is(str)}, {"role", "content"})
-_FUNCTION = _Shape({"name": _is(str), "description": _is(str), "parameters": _is(dict), "strict": _is(bool)}, {"name"})
-_TOOL = _Shape({"type": lambda value: value == "function", "function": _FUNCTION}, {"type", "function"})
+_MESSAGE = Shape({"role": _is(str), "content": _is(str), "name": _is(str)}, {"role", "content"})
+_FUNCTION = Shape({"name": _is(str), "description": _is(str), "parameters": _is(dict), "strict": _is(bool)}, {"name"})
+_TOOL = Shape({"type": lambda value: value == "function", "function": _FUNCTION}, {"type", "function"})
 
-#: The body of `/async/chat/create`.
-CREATE = _Shape(
+#: Width and height of a picture, in pixels. The pattern is documented with the synchronous call alone.
+SIZE = re.compile("([1-9][0-9]{0,2}|1024)x([1-9][0-9]{0,2}|1024)")
+
+CHAT = Shape(
     {
         "model": _is(str),
         "messages": _is_list_of(_MESSAGE),
@@ -94,8 +110,36 @@ CREATE = _Shape(
     {"model", "messages"},
 )
 
-#: The body of `/async/chat/result`.
-RESULT = _Shape({"id": lambda value: isinstance(value, str) and TASK_ID.fullmatch(value) is not None}, {"id"})
+IMAGES = Shape(
+    {
+        "model": _is(str),
+        "prompt": _is_text(0, 1000),
+        "seed": _is(int, float),
+        "style": _is(str),
+        "guidance_scale": _is_whole(1, 10),
+        "num_inference_steps": _is_whole(1, 50),
+        "n": _is(int, float),
+        "response_format": _is(str),
+        "size": _matches(SIZE),
+    },
+    {"model", "prompt"},
+)
+
+SPEECH = Shape(
+    {
+        "model": lambda value: value == "Chatterbox",
+        "input": _is_text(2, 4096),
+        "voice": _is(str),
+        "stream": _is(bool),
+        "temperature": _is_between(0, 1),
+        "exaggeration": _is_between(0, 1),
+        "cfg_weight": _is_between(0, 1),
+    },
+    {"model", "input"},
+)
+
+#: The body of every result call.
+RESULT = Shape({"id": _matches(TASK_ID)}, {"id"})
 
 
 def read(body: bytes) -> Any:
@@ -106,7 +150,7 @@ def read(body: bytes) -> Any:
         raise RefusedError(400, "body is not valid JSON") from None
 
 
-def checked(value: Any, shape: _Shape) -> dict[str, Any]:
+def checked(value: Any, shape: Shape) -> dict[str, Any]:
     """`value` as the object that a call takes. Raises `RefusedError` (400) where it isn't one."""
     complaint = shape.complaint(value)
     if complaint:

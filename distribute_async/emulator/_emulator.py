@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from aiohttp import web
-
 from distribute_async.emulator._app import Service
 from distribute_async.emulator._fates import draw_key, draw_lot
 from distribute_async.emulator._faults import Fault
+from distribute_async.emulator._files import Files
+from distribute_async.emulator._kinds import KINDS, answer
 from distribute_async.emulator._lifecycle import Store, Task, Timeline
 from distribute_async.emulator._log import RecordedRequest
+from distribute_async.emulator._media import File
+from distribute_async.emulator._site import Site
 
 _logger = logging.getLogger("distribute_async.emulator")
 
@@ -28,7 +30,7 @@ class Emulator:
     seed always has the same id, life and answer. `host`, `port`: where to listen; port 0 takes a free one. `speed`:
     drawn lives run so many times faster. `epoch`: the Unix time, in seconds, of its first use (a task, or a
     question for one), which `created` and `finished` go by. All time is the event loop's, so that a virtual clock
-    drives it too.
+    drives it too. The pictures and sounds of results are on a port of their own, a free one.
 
     ::
 
@@ -64,15 +66,17 @@ class Emulator:
             raise ValueError("api_key must be visible ASCII, without blanks around it")
         #: The key that it takes.
         self.api_key = draw_key(seed) if api_key is None else api_key
-        #: Met by the next requests of whatever kind, in order; each is used once.
+        #: Met by the next requests, whatever they ask, in order; each is used once.
         self.faults: deque[Fault] = deque()
         #: Met by every request while it is set, before all others.
         self.down: Fault | None = None
         #: The newest requests, at most 100,000, in the order in which they came. Yours to clear.
         self.requests: list[RecordedRequest] = []
+        #: The same for requests for files, which `requests` doesn't have.
+        self.file_requests: list[RecordedRequest] = []
+        #: Met by the next requests for files, which neither `faults` nor `down` touches.
+        self.file_faults: deque[Fault] = deque()
         self._seed = seed
-        self._host = host
-        self._port = port
         self._speed = speed
         self._epoch = epoch
         self._started: float | None = None
@@ -80,45 +84,54 @@ class Emulator:
         self._drawn = 0
         self._task_faults: dict[str, deque[Fault]] = {}
         self._failures: list[Exception] = []
-        self._http: web.Server | None = None
-        self._listening: asyncio.Server | None = None
-
-    def __repr__(self) -> str:
-        return f"<Emulator at {self.base_url}>" if self._port else "<Emulator, not started>"
-
-    @property
-    def base_url(self) -> str:
-        """Where it listens. Raises `RuntimeError` before it has a port."""
-        if not self._port:
-            raise RuntimeError("the emulator has no port yet: enter it first")
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
-
-    async def __aenter__(self) -> Self:
-        if self._listening is not None:
-            raise RuntimeError("the emulator is running already")
-        service = Service(
+        self._api = Site(
+            host=host,
+            port=port,
             api_key=self.api_key,
             log=self.requests,
-            create=lambda body: self.add_task(model=body["model"]),
-            look_up=self._look_up,
+            answer=Service(create=self._create, look_up=self._look_up).answer,
             next_fault=self._next_fault,
             tell=self._tell,
             report=self._report,
         )
-        # A client that leaves ends its handler at once: nobody answers a closed connection for long.
-        self._http = web.Server(service.handle, access_log=None, handler_cancellation=True, auto_decompress=False)
-        loop = asyncio.get_running_loop()
-        # The kernel lets clients beyond the backlog wait for a second, on the real clock.
-        self._listening = await loop.create_server(self._http, self._host, self._port, backlog=1024)
-        self._port = self._listening.sockets[0].getsockname()[1]
+        self._files = Site(
+            host=host,
+            port=0,
+            api_key=self.api_key,
+            log=self.file_requests,
+            answer=Files(find=self._find_file).answer,
+            next_fault=lambda _: self.file_faults.popleft() if self.file_faults else None,
+            tell=lambda *_: None,
+            report=self._report,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Emulator at {self.base_url}>" if self._api.port else "<Emulator, not started>"
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens. Raises `RuntimeError` before it has a port."""
+        return self._api.url
+
+    @property
+    def files_url(self) -> str:
+        """Where the files of its results are: the same host, another port. Raises `RuntimeError` before it has one."""
+        return self._files.url
+
+    async def __aenter__(self) -> Self:
+        await self._api.start()
+        try:
+            await self._files.start()
+        except BaseException:
+            await self._api.stop()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._listening is not None and self._http is not None:
-            await _stop(self._listening, self._http)
-            self._listening = None
+        await self._api.stop()
+        await self._files.stop()
         failures, self._failures = self._failures, []
         if failures and error is None:
             raise ExceptionGroup("the emulator failed", failures)
@@ -127,8 +140,10 @@ class Emulator:
         self,
         timeline: Timeline | None = None,
         *,
+        kind: str = "chat",
         id: str | None = None,  # noqa: A002 - the specification's name
-        model: str = "Llama-3.1 8B",
+        model: str | None = None,
+        request: Mapping[str, Any] | None = None,
         text: str | None = None,
         tool_calls: Sequence[tuple[str, str]] | None = None,
         visible_after: float = 0.0,
@@ -138,23 +153,36 @@ class Emulator:
         """Create a task now, by the running loop's clock, and return its id.
 
         `timeline`: (seconds from now, status) in ascending order; None draws a life. Any status goes, known or not,
-        and before the first offset the task has the first one. `text` (a plausible one by default) and `tool_calls`
-        ((name, arguments as JSON text) each) are what it says once COMPLETED. `visible_after`: seconds for which the
-        service answers 404. `faults`: met by its first requests, one each. `answer`: fields of the 200 answer to
-        replace or add, beyond the specification.
+        and before the first offset the task has the first one. `kind`: "chat", "images" or "speech". `request`: what
+        the body of its create call would say, of which anything may be left out; `model`: the same as a field of it.
+        `text` and `tool_calls` ((name, arguments as JSON text) each) are what a chat says once COMPLETED, a plausible
+        text by default; for images `text` is the revised prompt, by default the prompt. `visible_after`: seconds for
+        which the service answers 404. `faults`: met by its first requests, one each. `answer`: fields of the 200 answer
+        to replace or add, beyond the specification.
 
-        Raises `ValueError` for an id that isn't a version 4 UUID or is taken, and for a timeline that is empty or not
-        in order; `RuntimeError` without a running loop.
+        Raises `ValueError` for an id that isn't a version 4 UUID or is taken, for a timeline that is empty or not in
+        order, for a kind that there isn't, and for a request that its create call refuses; `RuntimeError` without a
+        running loop.
         """
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}")
+        body = {**KINDS[kind].example, **(request or {}), **({} if model is None else {"model": model})}
+        if complaint := KINDS[kind].create.complaint(body):
+            raise ValueError(f"request {complaint}")
         lot = draw_lot(self._seed, self._drawn, self._speed)
+        task_id = lot.task_id if id is None else id
+        if text is None:
+            text = "" if tool_calls else body.get("prompt", lot.text)
         task = Task(
-            id=lot.task_id if id is None else id,
+            id=task_id,
+            kind=kind,
             born=self._now(),
             timeline=tuple(lot.timeline if timeline is None else timeline),
-            model=model,
-            text=("" if tool_calls else lot.text) if text is None else text,
+            model=body["model"],
+            text=text,
             prompt_tokens=lot.prompt_tokens,
             tool_calls=tuple(tool_calls or ()),
+            files=KINDS[kind].files(body, task_id),
             visible_after=visible_after,
             answer=dict(answer or {}),
         )
@@ -170,10 +198,22 @@ class Emulator:
             self._started = now
         return now - self._started
 
-    def _look_up(self, task_id: str) -> tuple[dict[str, Any], bool] | None:
+    def _create(self, kind: str, body: Mapping[str, Any]) -> str:
+        return self.add_task(kind=kind, request=body)
+
+    def _look_up(self, kind: str, task_id: str) -> tuple[dict[str, Any], bool] | None:
         now = self._now()
         task = self._store.find(task_id, now)
-        return None if task is None else (task.result(now, self._epoch), task.is_specified(now))
+        if task is None or task.kind != kind:
+            return None
+        return answer(task, now, self._epoch, self.files_url), task.is_specified(now)
+
+    def _find_file(self, task_id: str, name: str) -> File | None:
+        now = self._now()
+        task = self._store.find(task_id, now)
+        if task is None or task.stand(now)[1] != "COMPLETED":
+            return None
+        return next((file for file in task.files if file.name == name), None)
 
     def _next_fault(self, task_id: str | None) -> Fault | None:
         if self.down is not None:
@@ -193,20 +233,3 @@ class Emulator:
     def _report(self, failure: Exception) -> None:
         _logger.error("the emulator failed", exc_info=failure)
         self._failures.append(failure)
-
-
-async def _stop(listening: asyncio.Server, http: web.Server) -> None:
-    """Stop listening, cut every connection, and wait until their handlers are gone."""
-    for accepting in listening.sockets:
-        asyncio.get_running_loop().remove_reader(accepting)
-    # What asyncio has accepted just now becomes a connection within three turns of the loop, if still listening then.
-    for _ in range(3):
-        await asyncio.sleep(0)
-    listening.close()
-    for connection in http.connections:
-        if isinstance(connection.transport, asyncio.WriteTransport):
-            connection.transport.abort()
-    # An aborted connection is lost in the loop's next turn, which cancels its handler; with that it is gone.
-    while http.connections:  # noqa: ASYNC110 - aiohttp.web has nothing to await here
-        await asyncio.sleep(0)
-    await listening.wait_closed()

@@ -1,6 +1,6 @@
 """The tasks and their lives. Pure: no clock and no socket; `now` is whatever clock the caller goes by, in seconds.
 
-Used by `_emulator`; `_checks` and `_fates` take the names of the specification from here.
+Used by `_emulator` and `_kinds`; `_checks` and `_fates` take the names of the specification from here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
+
+from distribute_async.emulator._media import File
 
 #: The specification's pattern for `id`, for the whole string.
 TASK_ID = re.compile(r"[a-fA-F0-9]{8}-[a-fA-F0-9]{4}-4[a-fA-F0-9]{3}-[89abAB][a-fA-F0-9]{3}-[a-fA-F0-9]{12}")
@@ -38,14 +40,19 @@ class Task:
     """A task and its fate, fixed when it is created. Raises `ValueError` for a timeline out of order."""
 
     id: str
+    #: The name of its kind.
+    kind: str
     #: When it was created.
     born: float
     timeline: Timeline = field(validator=_is_in_order)
     model: str
+    #: What it says: the answer of a chat, the revised prompt of a picture.
     text: str
     prompt_tokens: int
     #: (function's name, arguments as JSON text) that the model asks for.
     tool_calls: Sequence[tuple[str, str]]
+    #: What it makes.
+    files: Sequence[File]
     #: Seconds after its creation before which the service doesn't know the task (404).
     visible_after: float
     #: Fields of the answer to replace or add, beyond the specification.
@@ -55,28 +62,12 @@ class Task:
         """Whether the service knows the task yet."""
         return self.born + self.visible_after <= now + _GRACE
 
-    def result(self, now: float, epoch: float) -> dict[str, Any]:
-        """The body of the 200 answer at `now`; `epoch` is the Unix time at which the clock stood at 0."""
-        since, status = self._stand(now)
-        answer: dict[str, Any] = {
-            "id": self.id,
-            "status": status,
-            "created": round(epoch + self.born, 3),
-            "model": self.model,
-            "choices": [],
-        }
-        if status in {"COMPLETED", "ERROR"}:
-            answer["finished"] = round(epoch + self.born + since, 3)
-        if status == "COMPLETED":
-            answer |= {"service_tier": "default", "usage": self._usage(), "choices": [self._choice()]}
-        return answer | dict(self.answer)
-
     def is_specified(self, now: float) -> bool:
         """Whether the answer at `now` is one that the specification allows: nothing in it was scripted beyond that."""
-        return not self.answer and self._stand(now)[1] in STATUSES
+        return not self.answer and self.stand(now)[1] in STATUSES
 
-    def _stand(self, now: float) -> tuple[float, str]:
-        """Since which offset the task has which status; before the first offset it has the first one."""
+    def stand(self, now: float) -> tuple[float, str]:
+        """Since which offset the task has which status at `now`; before the first offset it has the first one."""
         since, status = self.timeline[0]
         for offset, following in self.timeline[1:]:
             if self.born + offset > now + _GRACE:
@@ -84,28 +75,6 @@ class Task:
             if following != status:  # said again, it began when it was said first
                 since, status = offset, following
         return since, status
-
-    def _usage(self) -> dict[str, Any]:
-        said = [self.text, *(arguments for _, arguments in self.tool_calls)]
-        completion = sum(len(part.split()) for part in said)
-        return {
-            "completion_tokens": completion,
-            "prompt_tokens": self.prompt_tokens,
-            "total_tokens": completion + self.prompt_tokens,
-        }
-
-    def _choice(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"content": self.text, "role": "assistant"}
-        if self.tool_calls:
-            message["tool_calls"] = [
-                {
-                    "id": f"call_{self.id[:8]}_{number}",
-                    "type": "function",
-                    "function": {"name": name, "arguments": arguments},
-                }
-                for number, (name, arguments) in enumerate(self.tool_calls)
-            ]
-        return {"finish_reason": "tool_calls" if self.tool_calls else "stop", "index": 0, "message": message}
 
 
 class Store:

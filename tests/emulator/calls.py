@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,8 +15,17 @@ from distribute_async.emulator import Emulator
 
 CREATE = "/async/chat/create"
 RESULT = "/async/chat/result"
-A_CHAT = {"model": "Llama-3.3 70B", "messages": [{"role": "user", "content": "Hello!"}]}
+A_CHAT: dict[str, Any] = {"model": "Llama-3.3 70B", "messages": [{"role": "user", "content": "Hello!"}]}
+#: The least that each kind's create call takes.
+BODIES: dict[str, dict[str, Any]] = {
+    "chat": A_CHAT,
+    "images": {"model": "Flux.1 [dev]", "prompt": "A fox in the snow"},
+    "speech": {"model": "Chatterbox", "input": "Hello!"},
+}
 UNKNOWN_ID = "0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1"
+JSON = {"Content-Type": "application/json"}
+#: A question for a task that isn't there.
+GOOD_BODY = json.dumps({"id": UNKNOWN_ID}).encode()
 
 
 async def post(session: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, Any]:
@@ -24,34 +34,61 @@ async def post(session: aiohttp.ClientSession, path: str, body: Any) -> tuple[in
         return response.status, await response.json()
 
 
-async def create(session: aiohttp.ClientSession) -> str:
+async def send(
+    session: aiohttp.ClientSession,
+    *,
+    method: str = "POST",
+    path: str = RESULT,
+    body: bytes = GOOD_BODY,
+    headers: dict[str, str] = JSON,
+) -> tuple[int, Any]:
+    """The code and the body of the answer; checks that it is JSON whatever it says."""
+    async with session.request(
+        method, path, data=io.BytesIO(body), headers=headers, skip_auto_headers=["Content-Type"]
+    ) as response:
+        assert response.headers["Content-Type"] == "application/json"
+        return response.status, None if method == "HEAD" else await response.json()
+
+
+async def refusal(session: aiohttp.ClientSession, **request: Any) -> int:
+    """The code with which a request is refused; checks the shape of the refusal."""
+    code, answer = await send(session, **request)
+    assert answer.keys() == {"message"}
+    assert isinstance(answer["message"], str)
+    assert answer["message"]
+    return code
+
+
+async def create(session: aiohttp.ClientSession, kind: str = "chat", **fields: Any) -> str:
     """A new task's id."""
-    status, answer = await post(session, CREATE, A_CHAT)
-    assert status == 200
+    status, answer = await post(session, f"/async/{kind}/create", {**BODIES[kind], **fields})
+    assert status == 200, answer
     return str(answer["id"])
 
 
-async def result(session: aiohttp.ClientSession, task_id: str) -> dict[str, Any]:
+async def result(session: aiohttp.ClientSession, task_id: str, kind: str = "chat") -> dict[str, Any]:
     """How the task stands."""
-    status, answer = await post(session, RESULT, {"id": task_id})
+    status, answer = await post(session, f"/async/{kind}/result", {"id": task_id})
     assert status == 200, answer
     assert isinstance(answer, dict)
     return answer
 
 
-async def status(session: aiohttp.ClientSession, task_id: str) -> str:
+async def status(session: aiohttp.ClientSession, task_id: str, kind: str = "chat") -> str:
     """The task's status; the code of the answer where it is no 200."""
-    code, answer = await post(session, RESULT, {"id": task_id})
+    code, answer = await post(session, f"/async/{kind}/result", {"id": task_id})
     return str(answer["status"]) if code == 200 else str(code)
 
 
-async def statuses(session: aiohttp.ClientSession, task_id: str, *, at: list[float]) -> list[str]:
+async def statuses(
+    session: aiohttp.ClientSession, task_id: str, kind: str = "chat", *, at: Sequence[float]
+) -> list[str]:
     """The task's status at these times, in seconds from now."""
     loop = asyncio.get_running_loop()
     start, seen = loop.time(), []
     for moment in at:
         await asyncio.sleep(start + moment - loop.time())
-        seen.append(await status(session, task_id))
+        seen.append(await status(session, task_id, kind))
     return seen
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from distribute_async.emulator import Emulator, _app, fault
+from distribute_async.emulator import Emulator, _log, fault
 from tests.emulator import calls
 
 
@@ -89,6 +89,7 @@ async def test_the_log(emulator: Emulator, session: aiohttp.ClientSession) -> No
     assert second.time == pytest.approx(start + 2, abs=0.001)
     assert (third.method, third.path, third.task_id, third.authorized) == ("GET", "/elsewhere", None, False)
     assert third.headers["x-trace"] == "t1"
+    assert third.headers["authorization"] == "***"
     assert [request.status for request in emulator.requests] == [200, None, 404]
     assert emulator.api_key not in repr(emulator.requests)
     assert "secret" not in repr(emulator.requests)
@@ -110,7 +111,7 @@ async def test_the_log_has_an_end(
     emulator: Emulator, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of very many requests the newest are kept."""
-    monkeypatch.setattr(_app, "_KEPT_REQUESTS", 10)
+    monkeypatch.setattr(_log, "_KEPT_REQUESTS", 10)
     ids = [emulator.add_task([(0, "QUEUED")]) for _ in range(25)]
     for task_id in ids:
         await calls.status(session, task_id)

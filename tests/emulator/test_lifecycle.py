@@ -33,17 +33,19 @@ def test_clock_arithmetic_hides_no_change() -> None:
     """A change 0.2 s after 0.1 s is there at 0.3 s, though to a computer 0.1 + 0.2 is more."""
     task = Task(
         id=ID,
+        kind="chat",
         born=0.1,
         timeline=[(0, "CREATED"), (0.2, "QUEUED")],
         model="a-model",
         text="",
         prompt_tokens=1,
         tool_calls=(),
+        files=(),
         visible_after=0.2,
         answer={},
     )
     assert task.is_visible(0.3)
-    assert task.result(0.3, EPOCH)["status"] == "QUEUED"
+    assert task.stand(0.3) == (0.2, "QUEUED")
 
 
 @pytest.mark.looptime

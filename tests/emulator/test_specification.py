@@ -27,6 +27,27 @@ GOOD: dict[str, Any] = {
 }
 
 
+GOOD_IMAGES: dict[str, Any] = {
+    "id": GOOD["id"],
+    "status": "COMPLETED",
+    "created": "2025-10-11T07:30:45.450Z",
+    "finished": "2025-10-11T07:30:49.000Z",
+    "model": "Flux.1 [dev]",
+    "results": [{"url": "http://127.0.0.1:1/a.png", "revised_prompt": "A fox"}],
+}
+GOOD_SPEECH: dict[str, Any] = {
+    **GOOD_IMAGES,
+    "created": 1,
+    "finished": 2.5,
+    "model": "Chatterbox",
+    "results": [{"url": "http://127.0.0.1:1/a.wav"}],
+}
+
+
+def check_kind(kind: str, answer: Any) -> None:
+    check_answer(f"/async/{kind}/result", 200, "application/json", json.dumps(answer).encode())
+
+
 def check(answer: Any) -> None:
     check_answer(calls.RESULT, 200, "application/json", json.dumps(answer).encode())
 
@@ -57,6 +78,28 @@ def test_a_broken_answer_is_refused(break_it: Callable[[Any], object]) -> None:
     break_it(answer)
     with pytest.raises(ValidationError):
         check(answer)
+
+
+@pytest.mark.parametrize(("kind", "good"), [("images", GOOD_IMAGES), ("speech", GOOD_SPEECH)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"created": None}, id="null"),
+        pytest.param({"created": "now"}, id="no time"),
+        pytest.param({"choices": []}, id="additional property"),
+        pytest.param({"status": "PAUSED"}, id="unknown status"),
+        pytest.param({"results": {}}, id="wrong type"),
+        pytest.param({"results": [{"url": "a.png"}]}, id="no URL"),
+        pytest.param({"results": [{"url": "http://a/b", "revised_prompt": "A fox", "seed": 1}]}, id="more, deep"),
+    ],
+)
+def test_broken_answers_of_other_kinds_are_refused(kind: str, good: dict[str, Any], change: dict[str, Any]) -> None:
+    """Images and speech are held to what is documented of them, their unlike times included."""
+    check_kind(kind, good)
+    with pytest.raises(ValidationError):
+        check_kind(kind, {**good, **change})
+    with pytest.raises(ValidationError):
+        check_kind(kind, {**good, "created": GOOD_SPEECH["created"] if kind == "images" else GOOD_IMAGES["created"]})
 
 
 @pytest.mark.parametrize(

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
-import io
 import json
-from typing import Any
 
 import aiohttp
 import pytest
 
 from distribute_async.emulator import Emulator
 from tests.emulator import calls
+from tests.emulator.calls import GOOD_BODY, JSON, refusal, send
 
 ID = calls.UNKNOWN_ID
-JSON = {"Content-Type": "application/json"}
-GOOD_BODY = json.dumps({"id": ID}).encode()
-
-
-async def send(
-    session: aiohttp.ClientSession,
-    *,
-    method: str = "POST",
-    path: str = calls.RESULT,
-    body: bytes = GOOD_BODY,
-    headers: dict[str, str] = JSON,
-) -> tuple[int, Any]:
-    """The code and the body of the answer; checks that it is JSON whatever it says."""
-    async with session.request(
-        method, path, data=io.BytesIO(body), headers=headers, skip_auto_headers=["Content-Type"]
-    ) as response:
-        assert response.headers["Content-Type"] == "application/json"
-        return response.status, None if method == "HEAD" else await response.json()
-
-
-async def refusal(session: aiohttp.ClientSession, **request: Any) -> int:
-    """The code with which a request is refused; checks the shape of the refusal."""
-    code, answer = await send(session, **request)
-    assert answer.keys() == {"message"}
-    assert isinstance(answer["message"], str)
-    assert answer["message"]
-    return code
+PATHS = [f"/async/{kind}/{call}" for kind in calls.BODIES for call in ("create", "result")]
 
 
 async def test_an_unknown_task(session: aiohttp.ClientSession) -> None:
@@ -124,8 +96,8 @@ async def test_the_key_is_required_and_checked(keys: list[str]) -> None:
         request = "\r\n".join([*lines, *(f"Authorization: {key}" for key in keys), "", ""])
         answer = await calls.first_bytes(emulator, request.encode())
         assert answer.startswith(b"HTTP/1.1 401 ")
-        assert await refusal(session, path=calls.CREATE) == 401
-        assert [request.authorized for request in emulator.requests] == [False, False]
+        assert [await refusal(session, path=path) for path in PATHS] == [401] * len(PATHS)
+        assert not any(request.authorized for request in emulator.requests)
         assert "right" not in repr(emulator.requests)
 
 
@@ -144,7 +116,7 @@ def test_a_key_must_be_one_that_can_be_sent(key: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY"])
-@pytest.mark.parametrize("path", [calls.RESULT, calls.CREATE])
+@pytest.mark.parametrize("path", PATHS)
 async def test_only_post_is_allowed(session: aiohttp.ClientSession, method: str, path: str) -> None:
     """Any other method is refused, and told which one is allowed."""
     assert await refusal(session, method=method, path=path) == 405
@@ -158,11 +130,15 @@ async def test_head_has_no_body(session: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/async/chat", "/async/chat/result/", "/async//chat/result", "/async/chat/Result"]
+    "path",
+    [
+        *("/", "/async/chat", "/async/chat/result/", "/async//chat/result", "/async/chat/Result"),
+        *("/async/video/result", "/async/video/create", "/async/images/cancel", "/v1/async/speech/create"),
+    ],
 )
 async def test_other_paths_are_unknown(session: aiohttp.ClientSession, path: str) -> None:
     """A path that the service doesn't have is a 404."""
-    assert await refusal(session, path=path) == 404
+    assert await send(session, path=path) == (404, {"message": "no such path"})
 
 
 async def test_a_body_may_be_too_large(session: aiohttp.ClientSession) -> None:
@@ -176,95 +152,6 @@ async def test_a_request_with_a_broken_body_is_no_request(emulator: Emulator) ->
     broken = head + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n"
     assert b" 400 " in (await calls.first_bytes(emulator, broken)).partition(b"\r\n")[0]
     assert (await calls.first_bytes(emulator, calls.request_bytes(emulator))).startswith(b"HTTP/1.1 404 ")
-
-
-FULL_CHAT: dict[str, Any] = {
-    "model": "Llama-3.1 8B",
-    "messages": [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hello!", "name": "Ada"},
-    ],
-    "reasoning_effort": "medium",
-    "metadata": {"order": 5},
-    "frequency_penalty": -2,
-    "presence_penalty": 2.0,
-    "max_completion_tokens": -1,
-    "n": 1,
-    "modalities": ["text"],
-    "seed": 7,
-    "service_tier": "default",
-    "stop": ["END"],
-    "stream": False,
-    "stream_options": {},
-    "temperature": 2,
-    "top_p": 0.5,
-    "tools": [
-        {
-            "type": "function",
-            "function": {
-                "name": "look_up",
-                "description": "Look up.",
-                "parameters": {"type": "object"},
-                "strict": True,
-            },
-        }
-    ],
-    "tool_choice": "none",
-    "parallel_tool_calls": True,
-}
-
-
-async def test_all_documented_fields_are_taken(session: aiohttp.ClientSession) -> None:
-    """A create call with every documented field makes a task."""
-    code, answer = await calls.post(session, calls.CREATE, FULL_CHAT)
-    assert code == 200
-    assert answer.keys() == {"id"}
-    assert (await calls.result(session, answer["id"]))["model"] == "Llama-3.1 8B"
-
-
-WRONG: list[tuple[str, object]] = [
-    ("model", 5),
-    ("messages", "Hello!"),
-    ("messages", {}),
-    ("messages", ["Hello!"]),
-    ("messages", [{"role": "user"}]),
-    ("messages", [{"role": "user", "content": "Hello!", "mood": "good"}]),
-    ("messages", [{"role": "user", "content": "Hello!", "name": None}]),
-    ("frequency_penalty", 2.1),
-    ("frequency_penalty", True),
-    ("presence_penalty", -2.1),
-    ("presence_penalty", "1"),
-    ("max_completion_tokens", 601),
-    ("max_completion_tokens", -2),
-    ("n", "1"),
-    ("n", False),
-    ("temperature", 2.1),
-    ("top_p", 1.1),
-    ("stop", "END"),
-    ("stop", [5]),
-    ("stream", 0),
-    ("tools", [{"type": "retrieval", "function": {"name": "look_up"}}]),
-    ("tools", [{"type": "function", "function": {"description": "nameless"}}]),
-    ("tools", [{"type": "function", "function": {"name": "look_up", "strict": 1}}]),
-    ("tool_choice", 1),
-    ("metadata", []),
-    ("undocumented", 1),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), WRONG, ids=lambda value: json.dumps(value)[:40])
-async def test_a_create_call_must_be_as_documented(session: aiohttp.ClientSession, name: str, value: object) -> None:
-    """A field of the wrong type, out of its bounds or not documented is a bad request, and makes no task."""
-    assert await refusal(session, path=calls.CREATE, body=json.dumps({**FULL_CHAT, name: value}).encode()) == 400
-
-
-@pytest.mark.parametrize("name", ["model", "messages"])
-async def test_a_create_call_needs_its_required_fields(session: aiohttp.ClientSession, name: str) -> None:
-    """Without a model or messages no task is made, and the answer says which one is missing."""
-    body = copy.deepcopy(FULL_CHAT)
-    del body[name]
-    code, answer = await send(session, path=calls.CREATE, body=json.dumps(body).encode())
-    assert (code, answer) == (400, {"message": f"body must have required property '{name}'"})
 
 
 async def test_an_inner_failure_is_the_documented_500() -> None:
