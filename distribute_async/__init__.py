@@ -17,13 +17,16 @@ from distribute_async._errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    SubmitUncertainError,
     TaskFailedError,
     WaitTimeoutError,
 )
 from distribute_async._many import Progress, TaskStream
+from distribute_async._media import File, ImageResult, SpeechResult
 from distribute_async._models import ChatResult, Choice, FunctionCall, Message, Outcome, ToolCall, Transition, Usage
 from distribute_async._observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
 from distribute_async._pacing import Pacing
+from distribute_async._requests import ChatRequest, ImageRequest, SpeechRequest
 from distribute_async._shared import as_completed, fetch, wait_for_result, watch, watch_many
 from distribute_async._status import TaskStatus
 from distribute_async._watch import Watch
@@ -35,13 +38,17 @@ __all__ = [
     "APITimeoutError",
     "AuthenticationError",
     "BadRequestError",
+    "ChatRequest",
     "ChatResult",
     "Choice",
     "ClientClosedError",
     "ConfigurationError",
     "DistributeClient",
     "DistributeError",
+    "File",
     "FunctionCall",
+    "ImageRequest",
+    "ImageResult",
     "InternalServerError",
     "InvalidTaskIdError",
     "Limits",
@@ -57,7 +64,10 @@ __all__ = [
     "Progress",
     "RateLimitError",
     "Retry",
+    "SpeechRequest",
+    "SpeechResult",
     "Stats",
+    "SubmitUncertainError",
     "TaskFailedError",
     "TaskStatus",
     "TaskStream",

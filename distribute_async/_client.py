@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ssl
 import uuid
-from collections.abc import Mapping
-from enum import Enum
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import ClassVar, Final, Generic, Self
+from typing import Any, ClassVar, Concatenate, Generic, Self, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from distribute_async._config import (
+    DEFAULT,
     DEFAULT_TIMEOUT,
+    Default,
     Limits,
     Retry,
     checked_count,
@@ -23,42 +24,58 @@ from distribute_async._config import (
     service_url,
     wait_timeout,
 )
-from distribute_async._endpoints import CHAT, Endpoint
-from distribute_async._errors import ConfigurationError
+from distribute_async._endpoints import CHAT, IMAGES, SPEECH, Endpoint, Kind, P
+from distribute_async._errors import APIResponseValidationError, ConfigurationError, SubmitUncertainError
 from distribute_async._gate import Gate
 from distribute_async._ids import Ids
 from distribute_async._many import WINDOW, Changes, Completions, TaskStream
-from distribute_async._models import ChatResult, Outcome, R, Transition
+from distribute_async._models import ChatResult, Created, Outcome, R, Transition, is_task_id
 from distribute_async._observer import Observer, Stats, Telemetry
 from distribute_async._pacing import Pacing, retry_steps
 from distribute_async._poller import Poller
+from distribute_async._requests import ChatRequest
 from distribute_async._session import Session
 from distribute_async._track import Track, checked_id, closed
 from distribute_async._walk import Pace
 from distribute_async._watch import Watch
 
-
-class Default(Enum):
-    """The type of `DEFAULT`, which stands for "as the client was told": None already means something else."""
-
-    DEFAULT = "the client's"
-
-    def __repr__(self) -> str:
-        return self.value
+T = TypeVar("T")
 
 
-DEFAULT: Final = Default.DEFAULT
-
-
-class Tasks(Generic[R]):
+class Tasks(Generic[P, R]):
     """One kind of task of a client, such as `client.chat`."""
 
-    def __init__(self, client: DistributeClient, endpoint: Endpoint[R]) -> None:
+    def __init__(self, client: DistributeClient, kind: Kind[P, R]) -> None:
         self._client = client
-        self._endpoint = endpoint
+        self._kind = kind
 
     def __repr__(self) -> str:
-        return f"<{self._endpoint.name} tasks of {self._client!r}>"
+        return f"<{self._kind.name} tasks of {self._client!r}>"
+
+    async def submit(self, *_: P.args, **fields: P.kwargs) -> Watch[R]:
+        """Create a task; gives its `Watch`, whose `task_id` should be kept where a restart doesn't lose it.
+
+        `fields`: those of `ChatRequest`, `ImageRequest` or `SpeechRequest`, which check them before anything is sent
+        and raise `ConfigurationError`; `extra_body` for others. `timeout` (seconds, None for none; the client's by
+        default) is for the submission and again for the watch.
+
+        The request is sent again, up to `Retry.attempts` times, only where it surely never reached the service
+        (nothing was sent, 429, 503). Where it may have, and no answer tells, that is a `SubmitUncertainError`: nobody
+        can know whether there is a task now. Other refusals are raised as they are.
+        """
+        request = self._kind.request_type(*_, **fields)
+        creation = _Creation(self._client, self._kind.create, request.body())
+        created = await Watch(creation, "", self._client.seconds(request.timeout), single=True)
+        if not is_task_id(created.id):
+            raise SubmitUncertainError(APIResponseValidationError("the id in the answer is no version 4 UUID"))
+        return self.watch(created.id, timeout=request.timeout)
+
+    async def submit_and_wait(self, *_: P.args, **fields: P.kwargs) -> R:
+        """Create a task and wait for its result: `submit`, and `await` what it gives; raises what both raise.
+
+        An error from the wait has the `task_id`, so that one can go on waiting for it.
+        """
+        return await (await self.submit(*_, **fields))
 
     def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[R]:
         """Follow a task: see `Watch`. Nothing is sent before the first `await` or iteration.
@@ -106,7 +123,39 @@ class Tasks(Generic[R]):
     def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[R]]:
         """For `Watch`: where to wait. Raises `ClientClosedError`."""
         poller = self._client.poller()
-        return poller, poller.track(self._endpoint, task_id, single=single)
+        return poller, poller.track(self._kind.result, task_id, single=single)
+
+
+class _Creation:
+    """Where the watch of a submission finds its track."""
+
+    def __init__(self, client: DistributeClient, endpoint: Endpoint[Created], body: bytes) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._body = body
+
+    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[Created]]:  # noqa: ARG002 - as for any Source
+        """A new one: there is no id yet."""
+        poller = self._client.poller()
+        return poller, poller.creation(self._endpoint, self._body)
+
+
+class TasksOf(Generic[P, R]):
+    """The attribute of a client for a kind of task."""
+
+    def __init__(self, kind: Kind[P, R]) -> None:
+        self._kind = kind
+        self.__doc__ = f"{kind.name.capitalize()} tasks: see `Tasks`."
+
+    def __get__(self, client: DistributeClient, _: object) -> Tasks[P, R]:
+        return Tasks(
+            client, self._kind
+        )  # made anew: one kept there would keep the client from going with its last user
+
+
+def _takes(_: Callable[P, object]) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
+    """For type checkers: a method takes the fields of this request."""
+    return lambda method: method
 
 
 class DistributeClient:
@@ -127,6 +176,13 @@ class DistributeClient:
 
     Raises `ConfigurationError` for what can't work; nothing is sent or opened before the first call.
     """
+
+    #: Chat tasks, which the client's own methods are short for.
+    chat = TasksOf(CHAT)
+    #: Tasks that make pictures.
+    images = TasksOf(IMAGES)
+    #: Tasks that speak.
+    speech = TasksOf(SPEECH)
 
     # True only for the client of the module-level functions: its connections last as long as somebody waits.
     _closes_when_idle: ClassVar[bool] = False
@@ -175,11 +231,6 @@ class DistributeClient:
         self._pace = Pace(pacing or Pacing(), retry, retry_steps(retry))
         self._poller: Poller | None = None
 
-    @property
-    def chat(self) -> Tasks[ChatResult]:
-        """Chat tasks, which the client's own methods are short for."""
-        return Tasks(self, CHAT)  # made anew: one kept here would keep the client from going with its last user
-
     def __repr__(self) -> str:
         host = "nowhere" if self._url is None else self._url.host
         return f"<DistributeClient for {host}{' (closed)' if self._is_closed else ''}>"
@@ -197,6 +248,16 @@ class DistributeClient:
         self._is_closed = True
         if self._poller is not None:
             await self._poller.close()
+
+    @_takes(ChatRequest)
+    async def submit(self, **fields: Any) -> Watch[ChatResult]:
+        """Short for `client.chat.submit`: see `Tasks.submit`; the fields are those of `ChatRequest`."""
+        return await self.chat.submit(**fields)
+
+    @_takes(ChatRequest)
+    async def submit_and_wait(self, **fields: Any) -> ChatResult:
+        """Short for `client.chat.submit_and_wait`: see `Tasks.submit_and_wait`."""
+        return await self.chat.submit_and_wait(**fields)
 
     def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[ChatResult]:
         """Short for `client.chat.watch`: see `Tasks.watch`."""

@@ -63,7 +63,7 @@ W = TypeVar("W", bound=Wire)
 def decode(status_code: int, headers: Mapping[str, str], body: bytes, result_type: type[R]) -> R | DistributeError:
     """What an answer means: a `result_type` for a sound 200, else the error to act on (returned, not raised)."""
     if status_code != 200:
-        return _status_error(status_code, headers, body)
+        return status_error(status_code, headers, body)
     try:
         value = _parse(body)
     except _UnfitError as unfit:
@@ -88,7 +88,8 @@ def status_error_type(status_code: int) -> type[APIStatusError] | None:
     return _STATUS_ERRORS.get(status_code, APIStatusError)
 
 
-def _status_error(status_code: int, headers: Mapping[str, str], body: bytes) -> DistributeError:
+def status_error(status_code: int, headers: Mapping[str, str], body: bytes) -> DistributeError:
+    """The error for an answer with another status code than 200."""
     error = status_error_type(status_code)
     if error is None:
         return APIResponseValidationError(f"the API has no answer with status code {status_code}", "code")
@@ -225,6 +226,10 @@ def _number(value: Any, _: Any) -> float:
     return value  # type: ignore[no-any-return]  # an int stays the int that was sent
 
 
+def _stamp(value: Any, _: Any) -> float | str:
+    return _text(value, _) if type(value) is str else _number(value, _)
+
+
 def _status(value: Any, _: Any) -> TaskStatus:
     text = _text(value, _)
     # Statuses get into logs and onto screens: any word will do, but no page and nothing that steers a terminal.
@@ -238,6 +243,8 @@ def _converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(float | str, _stamp)
+    converter.register_structure_hook(float | str | None, _stamp)  # where there is one, it isn't null
     converter.register_structure_hook(TaskStatus, _status)
 
     def is_tuple(kind: Any) -> bool:

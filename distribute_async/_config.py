@@ -7,7 +7,8 @@ import math
 import os
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 from attrs import Attribute, frozen
 from attrs import field as _field
@@ -21,6 +22,18 @@ DEFAULT_BASE_URL = "https://api.distribute.ai"
 DEFAULT_TIMEOUT = 600.0
 API_KEY_VARIABLE = "DISTRIBUTE_API_KEY"
 BASE_URL_VARIABLE = "DISTRIBUTE_BASE_URL"
+
+
+class Default(Enum):
+    """The type of `DEFAULT`, which stands for "as the client was told": None already means something else."""
+
+    DEFAULT = "the client's"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+DEFAULT: Final = Default.DEFAULT
 
 
 def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], value: object, want: str) -> None:
@@ -133,7 +146,8 @@ def wait_timeout(value: float | None) -> float:
     return value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name."""
     if host == "localhost":
         return True
     try:
@@ -161,7 +175,7 @@ def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
         raise ConfigurationError("base_url must not hold a user or password: the key goes in api_key=")
     if url.query_string or url.fragment:
         raise ConfigurationError("base_url must not have a query or fragment")
-    if url.scheme == "http" and not (allow_insecure or _is_loopback(host)):
+    if url.scheme == "http" and not (allow_insecure or is_loopback(host)):
         raise ConfigurationError(
             "base_url is plain http, so the key would travel readable: use https, or say allow_insecure=True"
         )

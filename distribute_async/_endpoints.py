@@ -1,21 +1,44 @@
-"""The kinds of task: one line each, its path and its result type. Uses `_models` alone."""
+"""The kinds of task: one line each, with the path of its calls, what one is created from, and its result."""
 
 from __future__ import annotations
 
-from typing import Generic
+from collections.abc import Callable
+from typing import Generic, ParamSpec
 
-from attrs import frozen
+from attrs import field, frozen
 
-from distribute_async._models import ChatResult, R_co
+from distribute_async._media import ImageResult, SpeechResult
+from distribute_async._models import ChatResult, Created, R, R_co
+from distribute_async._requests import ChatRequest, ImageRequest, SpeechRequest, TaskRequest
+
+P = ParamSpec("P")
 
 
 @frozen(eq=False)
 class Endpoint(Generic[R_co]):
-    """Where a kind of task is asked for, and what the answer becomes."""
+    """One call of the service: for which kind of task, its path, and what the answer becomes."""
 
     name: str
-    result_path: str
+    path: str
     result_type: type[R_co]
 
 
-CHAT = Endpoint("chat", "async/chat/result", ChatResult)
+@frozen(eq=False)
+class Kind(Generic[P, R]):
+    """A kind of task. `request_type` makes what is sent to create one, from the fields that `submit` is given."""
+
+    name: str
+    path: str
+    request_type: Callable[P, TaskRequest]
+    result_type: type[R]
+    create: Endpoint[Created] = field(init=False)
+    result: Endpoint[R] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "create", Endpoint(self.name, f"{self.path}/create", Created))
+        object.__setattr__(self, "result", Endpoint(self.name, f"{self.path}/result", self.result_type))
+
+
+CHAT = Kind("chat", "async/chat", ChatRequest, ChatResult)
+IMAGES = Kind("images", "async/images", ImageRequest, ImageResult)
+SPEECH = Kind("speech", "async/speech", SpeechRequest, SpeechResult)

@@ -15,6 +15,7 @@
     │   └─ InternalServerError                    5xx
     ├─ APIResponseValidationError                 an answer that is not what the API promises
     ├─ WaitTimeoutError (TimeoutError)            the wait's own timeout passed; the task itself is untouched
+    ├─ SubmitUncertainError                       a task may have been created, or not: nobody here can know
     └─ TaskFailedError                            the task ended in ERROR
 
 All pickle and copy. None holds an aiohttp, cattrs or JSON object, as itself, its cause, its context or an attribute.
@@ -180,10 +181,38 @@ class WaitTimeoutError(DistributeError, TimeoutError):
         super().__init__(message, last_error)
         self.last_error = last_error
 
+    def told(self, *, task_id: str | None, last_status: TaskStatus | None, attempts: int, elapsed: float) -> Self:
+        """A copy for one waiter, with a copy of the fault."""
+        own = super().told(task_id=task_id, last_status=last_status, attempts=attempts, elapsed=elapsed)
+        if self.last_error is not None:
+            own.last_error = self.last_error.told(
+                task_id=task_id, last_status=last_status, attempts=attempts, elapsed=elapsed
+            )
+        return own
+
     def _words(self) -> str:
         if self.last_error is None:
             return super()._words()
         return f"{super()._words()}; the last fault was: {self.last_error._words()}"  # noqa: SLF001 - of our own tree
+
+
+class SubmitUncertainError(DistributeError):
+    """A request to create a task may have arrived, and no answer says what became of it: it is not sent again.
+
+    The API has no list of tasks and no idempotency key, so nobody can find out. Submit again if a second task (which
+    may be billed) does less harm than none. `last_error` is what went wrong, None where the call's own timeout passed.
+    """
+
+    def __init__(self, last_error: DistributeError | None = None) -> None:
+        super().__init__(last_error)
+        self.last_error = last_error
+
+    def _words(self) -> str:
+        why = "the timeout passed" if self.last_error is None else self.last_error._words()  # noqa: SLF001 - our own
+        return (
+            f"a task may have been created or not, since the request may have arrived ({why}); "
+            "submitting again may create, and bill, a second one"
+        )
 
 
 class TaskFailedError(DistributeError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from distribute_async._errors import (
     APIConnectionError,
@@ -110,3 +110,18 @@ def pause_of(error: DistributeError) -> float:
     if isinstance(error, APIStatusError) and rule_for(error).action is Action.HOLD:
         return error.retry_after or 0.0
     return 0.0
+
+
+def creation_rule_for(error: DistributeError, *, was_sent: bool) -> Rule:
+    """The rule for a request that creates a task: it is sent again only if it surely never reached the service.
+
+    That is where nothing was sent, and for 429 and 503, with which the service (or a proxy) turns it away at the door.
+    """
+    rule = rule_for(error)
+    may_repeat = not was_sent or (isinstance(error, APIStatusError) and error.status_code in {429, 503})
+    return rule if may_repeat else evolve(rule, action=Action.END)
+
+
+def has_surely_done_nothing(error: DistributeError) -> bool:
+    """Whether this answer means that the request had no effect: 3xx, 4xx and 503, in the words of RFC 9110 §15."""
+    return isinstance(error, APIStatusError) and (error.status_code < 500 or error.status_code == 503)

@@ -237,7 +237,7 @@ class Crowd(Generic[R, T]):
             result = track.walk.result
             self.end(member, TaskFailedError(result) if result is not None and result.is_failed else None)
         elif member not in track.waiters:
-            self.end(member, track.timed_out(self.timeout, self._elapsed(member)))
+            self.end(member, track.walk.timed_out(self.timeout))
         elif self._items:
             self._stir()
 

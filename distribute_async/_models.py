@@ -108,11 +108,14 @@ class Usage(Wire):
     total_tokens: float
 
 
-def _as_datetime(stamp: float | None) -> datetime | None:
+def _as_datetime(stamp: float | str | None) -> datetime | None:
     # The specification gives no unit. Seconds reach 1e11 in the year 5138; milliseconds passed it in 1973.
     if stamp is None:
         return None
     try:
+        if isinstance(stamp, str):
+            told = datetime.fromisoformat(stamp)
+            return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
         return datetime.fromtimestamp(stamp / 1000 if abs(stamp) >= 1e11 else stamp, UTC)
     except (OverflowError, OSError, ValueError):
         return None
@@ -123,17 +126,17 @@ class TaskResult(Wire):
     """What the answers for all kinds of task have in common; the walk of a task reads nothing else."""
 
     status: TaskStatus
-    created: float
+    created: float | str
     model: str
     id: str | None = None
-    finished: float | None = None
+    finished: float | str | None = None
 
     @property
     def created_at(self) -> datetime | None:
-        """`created` as an aware datetime in UTC; None where it is beyond what a datetime holds.
+        """`created` as an aware datetime in UTC; None where it is none, or beyond what a datetime holds.
 
         The specification names no unit, so the size tells it: below 1e11 it is seconds since 1970 (as in OpenAI's
-        format), else milliseconds.
+        format), else milliseconds. Text (images have that) is read as ISO 8601, in UTC where it names no zone.
         """
         return _as_datetime(self.created)
 
@@ -164,6 +167,8 @@ class TaskResult(Wire):
 class ChatResult(TaskResult):
     """An answer of `/async/chat/result`: how the task stands and, once COMPLETED, what the model said."""
 
+    created: float
+    finished: float | None = None
     choices: tuple[Choice, ...] = field(default=(), repr=lambda choices: f"<{len(choices)}>")
     service_tier: str | None = None
     usage: Usage | None = None
@@ -177,6 +182,21 @@ class ChatResult(TaskResult):
     def has_output(self) -> bool:
         """Whether there is any choice."""
         return bool(self.choices)
+
+
+@frozen(kw_only=True)
+class Created(TaskResult):
+    """The answer to a create call: the id alone."""
+
+    id: str
+    status: TaskStatus = TaskStatus.CREATED
+    created: float = 0.0
+    model: str = ""
+
+    @property
+    def has_output(self) -> bool:
+        """Not yet."""
+        return False
 
 
 R = TypeVar("R", bound=TaskResult)

@@ -14,7 +14,6 @@ import contextvars
 import functools
 import heapq
 import itertools
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -26,12 +25,12 @@ from distribute_async._endpoints import Endpoint
 from distribute_async._errors import APIConnectionError, ConfigurationError, DistributeError
 from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
-from distribute_async._models import R
+from distribute_async._models import Created, R
 from distribute_async._observer import Stats, Telemetry, Trace
 from distribute_async._session import Answer, Session
 from distribute_async._tally import Tally
 from distribute_async._track import Entry, Track, Waiter, closed
-from distribute_async._walk import Pace, Walk
+from distribute_async._walk import Creation, Pace, Walk
 
 #: The last poll before a deadline starts twice the usual exchange's time ahead of it, and at least this much.
 LEAST_LEAD = 0.05
@@ -51,7 +50,7 @@ class Poller:
         self.telemetry = telemetry
         self.tally = Tally(telemetry)
         self.is_closed = False
-        #: All ids that somebody knows, by the kind of task. The active ones have waiters, the ready ones queue at the gate.
+        #: All ids that somebody knows, by kind of task. The active ones have waiters, the ready ones queue at the gate.
         self._known: dict[Endpoint[Any], WeakValueDictionary[str, Track[Any]]] = {}
         self._active: set[Track[Any]] = set()
         self._ready: OrderedDict[Track[Any], None] = OrderedDict()
@@ -86,6 +85,11 @@ class Poller:
         if not single:
             others[task_id] = track
         return track
+
+    def creation(self, endpoint: Endpoint[Created], body: bytes) -> Track[Created]:
+        """A track for the one request that creates a task. No observer hears of it: it has no id."""
+        self.check_loop()
+        return Track(endpoint, Creation(body, self._pace, self.time()), None)
 
     def join(self, track: Track[Any], waiter: Waiter) -> None:
         """From now on `waiter` waits on `track`."""
@@ -292,13 +296,12 @@ class Poller:
 
     async def _poll(self, track: Track[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
-        request = json.dumps({"id": track.walk.task_id}).encode()
-        heard = await self._exchange(track, request)
+        heard = await self._exchange(track)
         if isinstance(heard, DistributeError):
-            if rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
+            if track.walk.rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
             self.tally.exchange_ended(track, heard, self.time())
-            heard = await self._exchange(track, request)
+            heard = await self._exchange(track)
         if isinstance(heard, DistributeError):
             return heard
         digest = hash(heard.body) if heard.status_code == 200 else None
@@ -309,12 +312,13 @@ class Poller:
             track.digest = digest
         return result
 
-    async def _exchange(self, track: Track[Any], request: bytes) -> Answer | DistributeError:
+    async def _exchange(self, track: Track[Any]) -> Answer | DistributeError:
         extra = None
         if self.telemetry is not None and track.trace is not None:
             extra = self.telemetry.request_headers(track.trace)
             track.trace.sent_at = self.time()
-        return await self._session.post(track.endpoint.result_path, request, extra)
+        walk = track.walk
+        return await self._session.post(track.endpoint.path, walk.request(), extra, walk.sent)
 
     def _finish(self, track: Track[R], was_probe: bool, exchange: asyncio.Task[R | DistributeError]) -> None:
         track.exchange = None
@@ -353,7 +357,7 @@ class Poller:
             self._tell(track)
 
     def _fail(self, track: Track[Any], error: DistributeError, now: float) -> None:
-        rule = rule_for(error)
+        rule = track.walk.rule_for(error)
         if rule.evidence is Evidence.DOWN:
             self._last_fault = error
         track.walk.failed(error, rule, now, self._gate.down_since)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from weakref import WeakSet
 
 import aiohttp
@@ -45,8 +45,9 @@ class _Body(BytesPayload):
     aiohttp tells that by trace hooks too, but those belong to a session, and a caller's session stays unchanged.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, on_sent: Callable[[], None] | None) -> None:
         super().__init__(content, content_type="application/json")
+        self._on_sent = on_sent
         self.protocol: object = None
         self.clock: asyncio.Timeout | None = None
         self.allowance = 0.0
@@ -61,6 +62,8 @@ class _Body(BytesPayload):
         # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
         self.is_withheld = getattr(self.protocol, "should_close", False)
         if not self.is_withheld:
+            if self._on_sent is not None:
+                self._on_sent()
             await super().write_with_length(writer, content_length)
 
 
@@ -121,12 +124,21 @@ class Session:
         if own is not None:
             await own.close()
 
-    async def post(self, path: str, content: bytes, extra: Mapping[str, str] | None = None) -> Answer | DistributeError:
-        """One exchange, with `extra` headers. Whatever goes wrong is returned; only cancellation is raised."""
+    async def post(
+        self,
+        path: str,
+        content: bytes,
+        extra: Mapping[str, str] | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Answer | DistributeError:
+        """One exchange, with `extra` headers. Whatever goes wrong is returned; only cancellation is raised.
+
+        `on_sent` is called just before anything is sent: from then on the service may have got it.
+        """
         session = self._session()
         if session.closed:
             return ClientClosedError("the aiohttp session given as session= is closed")
-        body = _Body(content)
+        body = _Body(content, on_sent)
         try:
             async with asyncio.timeout(None if self._given else self._limits.connect_timeout) as clock:
                 body.clock, body.allowance = clock, self._limits.exchange_timeout

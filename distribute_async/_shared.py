@@ -11,10 +11,12 @@ import os
 import uuid
 import weakref
 
-from distribute_async._client import DEFAULT, Default, DistributeClient
+from distribute_async._client import DistributeClient
 from distribute_async._config import (
     BASE_URL_VARIABLE,
+    DEFAULT,
     DEFAULT_TIMEOUT,
+    Default,
     Secret,
     checked_count,
     secret_key,

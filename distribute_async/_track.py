@@ -11,7 +11,7 @@ import uuid
 from typing import Any, Generic, Protocol
 
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import ClientClosedError, DistributeError, InvalidTaskIdError, WaitTimeoutError
+from distribute_async._errors import ClientClosedError, DistributeError, InvalidTaskIdError
 from distribute_async._models import R, Transition, task_id_text
 from distribute_async._observer import Trace
 from distribute_async._walk import Walk
@@ -113,14 +113,8 @@ class Track(Generic[R]):
     def told(self, error: DistributeError, elapsed: float) -> DistributeError:
         """A copy of an error for one wait of so many seconds, which says what was known of the task."""
         walk = self.walk
-        return error.told(task_id=walk.task_id, last_status=walk.status, attempts=walk.attempts, elapsed=elapsed)
-
-    def timed_out(self, timeout: float, elapsed: float) -> WaitTimeoutError:
-        """What ends a wait whose `timeout` has passed."""
-        trouble = self.walk.trouble
-        return WaitTimeoutError(
-            f"no end within {timeout:g} s; the task goes on: to go on waiting, wait for the same id again",
-            None if trouble is None else self.told(trouble.fault, elapsed),
+        return error.told(
+            task_id=walk.task_id or None, last_status=walk.status, attempts=walk.attempts, elapsed=elapsed
         )
 
 

@@ -5,14 +5,15 @@ Driven by `_poller`; `now` is always the event loop's time, in seconds.
 
 from __future__ import annotations
 
+import json
 from typing import Generic
 
 from attrs import frozen
 
 from distribute_async._config import Retry
-from distribute_async._errors import DistributeError
-from distribute_async._faults import Action, Rule, pause_of
-from distribute_async._models import R, Transition
+from distribute_async._errors import DistributeError, SubmitUncertainError, WaitTimeoutError
+from distribute_async._faults import Action, Rule, creation_rule_for, has_surely_done_nothing, pause_of, rule_for
+from distribute_async._models import Created, R, Transition
 from distribute_async._pacing import Pacing, Steps
 from distribute_async._status import TaskStatus
 
@@ -151,3 +152,63 @@ class Walk(Generic[R]):
         """Following the task ends in this error."""
         self.is_over = True
         self.error = error
+
+    # What a walk is to its poller; those that create a task have their own.
+
+    def request(self) -> bytes:
+        """The body to send."""
+        return json.dumps({"id": self.task_id}).encode()
+
+    def sent(self) -> None:
+        """A request is about to leave."""
+
+    def rule_for(self, error: DistributeError) -> Rule:
+        """What a fault means."""
+        return rule_for(error)
+
+    def timed_out(self, timeout: float) -> DistributeError:
+        """What ends a wait whose `timeout` has passed."""
+        return WaitTimeoutError(
+            f"no end within {timeout:g} s; the task goes on: to go on waiting, wait for the same id again",
+            None if self.trouble is None else self.trouble.fault,
+        )
+
+
+class Creation(Walk[Created]):
+    """The creation of a task: a walk of one good answer. Its request is never sent again where it may have arrived."""
+
+    __slots__ = ("_body", "_may_exist")
+
+    def __init__(self, body: bytes, pace: Pace, now: float) -> None:
+        super().__init__("", pace, now, single=True)
+        self._body = body
+        #: A request has left, and no answer says that it did nothing.
+        self._may_exist = False
+
+    def request(self) -> bytes:
+        """The body to send."""
+        return self._body
+
+    def sent(self) -> None:
+        """From now on the service may have got it."""
+        self._may_exist = True
+
+    def rule_for(self, error: DistributeError) -> Rule:
+        """What a fault means."""
+        return creation_rule_for(error, was_sent=self._may_exist)
+
+    def failed(self, error: DistributeError, rule: Rule, now: float, outage_since: float | None) -> None:
+        """A fault."""
+        self._may_exist = self._may_exist and not has_surely_done_nothing(error)
+        super().failed(error, rule, now, outage_since)
+
+    def end(self, error: DistributeError) -> None:
+        """It ends in this error, or in not knowing."""
+        super().end(SubmitUncertainError(error) if self._may_exist else error)
+
+    def timed_out(self, timeout: float) -> DistributeError:
+        """What ends a wait whose `timeout` has passed."""
+        if self._may_exist:
+            return SubmitUncertainError()
+        fault = None if self.trouble is None else self.trouble.fault
+        return WaitTimeoutError(f"no task was created within {timeout:g} s, and nothing was sent: submit again", fault)

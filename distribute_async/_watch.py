@@ -98,6 +98,11 @@ class Watch(Generic[R]):
         return self._task_id
 
     @property
+    def id(self) -> str:
+        """The task: another name for `task_id`."""
+        return self._task_id
+
+    @property
     def result(self) -> R | None:
         """The newest answer, whatever its status; None before the first."""
         return None if self._track is None else self._track.walk.result
@@ -162,7 +167,7 @@ class Watch(Generic[R]):
                 if track.walk.is_over:
                     break
                 if poller.time() >= deadline:
-                    self._failure = track.timed_out(self._timeout, poller.time() - self._started)
+                    self._failure = track.walk.timed_out(self._timeout)
                     continue
                 waiter = _Suspension(deadline, wants_all=wants_all)
                 poller.join(track, waiter)

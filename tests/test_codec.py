@@ -99,8 +99,8 @@ def test_the_words_of_an_error() -> None:
         "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": "", "role": "x", "tool_calls": 1}}],
     }
     assert str(error_of(json.dumps(body).encode())) == (
-        "the answer is not what the API promises: no string @ .status; no number @ .created; "
-        "a required field is missing @ .model"
+        "the answer is not what the API promises: no string @ .status; "
+        "a required field is missing @ .model; no number @ .created"
     )
     body = {**body, "status": "QUEUED", "created": 1, "model": "m", "usage": 1}
     assert str(error_of(json.dumps(body).encode())) == (

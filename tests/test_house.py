@@ -24,13 +24,16 @@ FLOORS = [
     "_errors",
     "_config",
     "_observer",
-    "_endpoints",
     "_codec",
     "_faults",
+    "_session",
+    "_download",
+    "_media",
+    "_requests",
+    "_endpoints",
     "_pacing",
     "_walk",
     "_gate",
-    "_session",
     "_track",
     "_tally",
     "_poller",
@@ -44,9 +47,9 @@ FLOORS = [
 
 # Who alone may know a library.
 TENANTS = {
-    "aiohttp": {"_session", "_client"},  # the client only names the type of `session=`
+    "aiohttp": {"_session", "_download", "_client"},  # the client only names the type of `session=`
     "cattrs": {"_codec"},
-    "json": {"_codec", "_poller"},  # the poller writes {"id": …}
+    "json": {"_codec", "_requests", "_walk"},  # these two write what is sent
     "backoff": {"_pacing"},
     "orjson": {"_codec"},
     "click": set(),
@@ -114,14 +117,22 @@ def test_what_is_built_on_the_core_uses_the_public_face_only(room: str) -> None:
 def test_all_is_what_the_design_names() -> None:
     """The public names are a contract: adding or losing one is a decision."""
     assert distribute_async.__all__ == [
-        *("APIConnectionError", "APIResponseValidationError", "APIStatusError", "APITimeoutError"),
-        *("AuthenticationError", "BadRequestError", "ChatResult", "Choice", "ClientClosedError"),
-        *("ConfigurationError", "DistributeClient", "DistributeError", "FunctionCall", "InternalServerError"),
-        *("InvalidTaskIdError", "Limits", "Message", "NotFoundError", "ObservedEnding", "ObservedExchange"),
-        *("ObservedWait", "Observer", "Outcome", "Pacing", "PermissionDeniedError", "Progress"),
-        *("RateLimitError", "Retry", "Stats", "TaskFailedError", "TaskStatus", "TaskStream", "ToolCall"),
-        *("Transition", "Usage"),
-        *("WaitTimeoutError", "Watch", "as_completed", "fetch", "wait_for_result", "watch", "watch_many"),
+        *(
+            "APIConnectionError",
+            "APIResponseValidationError",
+            "APIStatusError",
+            "APITimeoutError",
+            "AuthenticationError",
+        ),
+        *("BadRequestError", "ChatRequest", "ChatResult", "Choice", "ClientClosedError"),
+        *("ConfigurationError", "DistributeClient", "DistributeError", "File", "FunctionCall"),
+        *("ImageRequest", "ImageResult", "InternalServerError", "InvalidTaskIdError", "Limits"),
+        *("Message", "NotFoundError", "ObservedEnding", "ObservedExchange", "ObservedWait"),
+        *("Observer", "Outcome", "Pacing", "PermissionDeniedError", "Progress"),
+        *("RateLimitError", "Retry", "SpeechRequest", "SpeechResult", "Stats"),
+        *("SubmitUncertainError", "TaskFailedError", "TaskStatus", "TaskStream", "ToolCall"),
+        *("Transition", "Usage", "WaitTimeoutError", "Watch", "as_completed"),
+        *("fetch", "wait_for_result", "watch", "watch_many"),
     ]
 
 

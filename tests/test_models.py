@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distribute_async
-from distribute_async import APIStatusError, ChatResult, TaskFailedError, TaskStatus, WaitTimeoutError
+from distribute_async import (
+    APIStatusError,
+    ChatResult,
+    SubmitUncertainError,
+    TaskFailedError,
+    TaskStatus,
+    WaitTimeoutError,
+)
 from distribute_async._codec import decode
 from distribute_async._errors import DistributeError
 
@@ -175,6 +182,8 @@ def example_of(kind: type[DistributeError]) -> DistributeError:
         return TaskFailedError(chat_result(WIRE))
     if kind is WaitTimeoutError:
         return WaitTimeoutError("too long", APIStatusError(502))
+    if kind is SubmitUncertainError:
+        return SubmitUncertainError(APIStatusError(502))
     return kind("words")
 
 
