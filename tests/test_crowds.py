@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -442,6 +443,23 @@ async def test_probes_cut_by_deadlines_do_not_lengthen_the_backoff() -> None:
         ended = await asyncio.gather(*waits, return_exceptions=True)
         assert {type(end) for end in ended} == {WaitTimeoutError}
     assert server.times[8:] == [pytest.approx(0.5 * n) for n in range(1, 9)]
+
+
+@pytest.mark.looptime
+async def test_those_who_queue_as_an_outage_begins_end_with_it() -> None:
+    """Where the outage outlasts `max_outage`, those too end on time who were never asked for."""
+    script = [*[bad.in_turn(bad.pause(1.0), bad.status(502))] * 5, bad.silence()]
+    settings: dict[str, Any] = {"limits": Limits(max_in_flight=1), "retry": Retry(max_outage=10.0)}
+    async with MisbehavingServer(*script) as server, new_client(server.url, **settings) as client:
+        began = now()
+
+        async def end_of(task_id: str) -> float:
+            await caught(client.wait_for_result(task_id), DistributeError)
+            return now() - began
+
+        *ends, of_the_probe = sorted(await asyncio.gather(*(end_of(task_id) for task_id in ids(12))))
+    assert ends == [pytest.approx(1.0 + 10.0)] * 11
+    assert of_the_probe == pytest.approx(5.5 + 30.0, abs=0.3)  # it was under way, and ends with its exchange
 
 
 @pytest.mark.looptime
