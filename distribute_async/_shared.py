@@ -53,14 +53,20 @@ class _SharedTasks:
         self._client: _SharedClient | None = None
 
     def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[ChatResult]]:
+        if self._client is None:
+            self._client = self._shared()
+        return self._client.chat.follow(task_id, single=single)
+
+    @staticmethod
+    def _shared() -> _SharedClient:
         loop = asyncio.get_running_loop()
         reference = _clients.get(loop)
-        self._client = None if reference is None else reference()
+        client = None if reference is None else reference()
         # An old one may linger in a traceback: tests on one loop would meet their predecessor's service.
-        if self._client is None or self._client.environment != _environment():
-            self._client = _SharedClient()
-            _clients[loop] = weakref.ref(self._client)
-        return self._client.chat.follow(task_id, single=single)
+        if client is None or client.environment != _environment():
+            client = _SharedClient()
+            _clients[loop] = weakref.ref(client)
+        return client
 
 
 def _watch(task_id: str | uuid.UUID, timeout: float | Default | None, *, single: bool = False) -> Watch[ChatResult]:
