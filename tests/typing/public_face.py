@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from typing import Any, Literal, assert_type
 
 from distribute_async import (
@@ -11,18 +11,23 @@ from distribute_async import (
     Choice,
     DistributeClient,
     DistributeError,
+    ImageResult,
     ObservedEnding,
     ObservedExchange,
     ObservedWait,
     Observer,
+    Outcome,
+    SpeechResult,
     Stats,
     TaskFailedError,
     TaskStatus,
+    TaskStream,
     ToolCall,
     Transition,
     Usage,
     WaitTimeoutError,
     Watch,
+    as_completed,
     fetch,
     wait_for_result,
     watch,
@@ -36,6 +41,27 @@ async def shortcuts(task_id: str) -> None:
     assert_type(watch(task_id), Watch[ChatResult])
     async for status in watch(task_id):
         assert_type(status, TaskStatus)
+
+
+async def many(client: DistributeClient, ids: AsyncIterable[uuid.UUID]) -> None:
+    assert_type(client.as_completed(["an id"]), TaskStream[Outcome[ChatResult]])
+    async for outcome in as_completed(ids, timeout=5):
+        assert_type(outcome.result, ChatResult | None)
+        assert_type(outcome.unwrap(), ChatResult)
+    async for change in client.speech.watch_many({"an id", uuid.uuid4()}):
+        assert_type(change, Transition[SpeechResult])
+    client.as_completed(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def created(client: DistributeClient) -> None:
+    said = [{"role": "user", "content": "Hello!"}]
+    assert_type(await client.submit(model="m", messages=said, temperature=0.5), Watch[ChatResult])
+    assert_type(await client.submit_and_wait(model="m", messages=said, timeout=None), ChatResult)
+    assert_type(await client.images.submit(model="m", prompt="a fox"), Watch[ImageResult])
+    assert_type(await client.speech.submit_and_wait(model="m", input="Hello!"), SpeechResult)
+    await client.submit(model="m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.images.submit(model="m", prompt=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await client.speech.submit(model="m", input="", speed=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def client(task_id: str) -> None:
