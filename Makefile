@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet install --constraint constraints.txt
 
-.PHONY: demo test format check types unit docs soak machine fuzz mutants clean help
+.PHONY: demo test format check types unit docs soak machine fuzz mutants bench clean help
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,6 +43,10 @@ machine: .venv/.dev ## 20,000 random runs of the state machine
 fuzz: .venv/.dev ## ten minutes of fuzzing the codec
 	$(PIP) --group fuzz
 	$(BIN)/python -m tests.fuzz.codec -max_total_time=$(or $(SECONDS),600)
+
+bench: .venv/.dev ## this library and its peers on one local server; over two hours, BENCH=--quick for less
+	$(PIP) --requirement benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks --write docs/benchmarks.md $(BENCH)
 
 mutants: .venv/.dev ## mutation testing of the modules that decide; about an hour
 	$(PIP) --group mutants

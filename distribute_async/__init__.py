@@ -21,6 +21,7 @@ from distribute_async._errors import (
     TaskFailedError,
     WaitTimeoutError,
 )
+from distribute_async._learning import LearnedPacing
 from distribute_async._many import Progress, TaskStream
 from distribute_async._media import File, ImageResult, SpeechResult
 from distribute_async._models import ChatResult, Choice, FunctionCall, Message, Outcome, ToolCall, Transition, Usage
@@ -51,6 +52,7 @@ __all__ = [
     "ImageResult",
     "InternalServerError",
     "InvalidTaskIdError",
+    "LearnedPacing",
     "Limits",
     "Message",
     "NotFoundError",

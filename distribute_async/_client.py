@@ -25,11 +25,12 @@ from distribute_async._config import (
     wait_timeout,
 )
 from distribute_async._endpoints import CHAT, IMAGES, SPEECH, Endpoint, Kind, P
-from distribute_async._errors import APIResponseValidationError, ConfigurationError, SubmitUncertainError
+from distribute_async._errors import ConfigurationError
 from distribute_async._gate import Gate
 from distribute_async._ids import Ids
+from distribute_async._learning import LearnedPacing, Learning
 from distribute_async._many import WINDOW, Changes, Completions, TaskStream
-from distribute_async._models import ChatResult, Created, Outcome, R, Transition, is_task_id
+from distribute_async._models import ChatResult, Created, Outcome, R, Transition
 from distribute_async._observer import Observer, Stats, Telemetry
 from distribute_async._pacing import Pacing, retry_steps
 from distribute_async._poller import Poller
@@ -66,8 +67,6 @@ class Tasks(Generic[P, R]):
         request = self._kind.request_type(*_, **fields)
         creation = _Creation(self._client, self._kind.create, request.body())
         created = await Watch(creation, "", self._client.seconds(request.timeout), single=True)
-        if not is_task_id(created.id):
-            raise SubmitUncertainError(APIResponseValidationError("the id in the answer is no version 4 UUID"))
         return self.watch(created.id, timeout=request.timeout)
 
     async def submit_and_wait(self, *_: P.args, **fields: P.kwargs) -> R:
@@ -228,7 +227,8 @@ class DistributeClient:
             raise ConfigurationError("observer must be an Observer: derive its class from it")
         self._telemetry = None if observer is None else Telemetry(observer, self._url.host or "", self._url.port or 0)
         retry = retry or Retry()
-        self._pace = Pace(pacing or Pacing(), retry, retry_steps(retry))
+        pacing = pacing or Pacing()
+        self._pace = Pace(pacing, retry, retry_steps(retry), Learning(pacing))
         self._poller: Poller | None = None
 
     def __repr__(self) -> str:
@@ -288,6 +288,10 @@ class DistributeClient:
     def stats(self) -> Stats:
         """What this client is doing now and has done since its first use; of its own, without any telemetry."""
         return Stats() if self._poller is None else self._poller.stats()
+
+    def pacing_report(self) -> tuple[LearnedPacing, ...]:
+        """What was learned of when tasks end, by kind, model and phase; nothing without `Pacing.learned`."""
+        return self._pace.learning.report()
 
     def seconds(self, timeout: float | Default | None) -> float:
         """A call's timeout, or this client's; infinite for none."""

@@ -274,7 +274,9 @@ def _converter() -> Converter:
     @converter.register_structure_hook_factory(lambda kind: isinstance(kind, type) and issubclass(kind, Wire))
     def wire(kind: type[W]) -> Callable[[Any, Any], W]:
         optional = {
-            field.name: field.default is not attrs.NOTHING for field in attrs.fields(kind) if field.name != "extra"
+            field.name: field.default is not attrs.NOTHING
+            for field in attrs.fields(kind)
+            if field.init and field.name != "extra"
         }
         structure = make_dict_structure_fn(kind, converter, extra=override(struct_hook=lambda value, _: value))
 

@@ -43,7 +43,7 @@ def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], valu
 
 def is_number(value: object) -> bool:
     """Whether `value` is a finite number, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def seconds(default: float) -> Any:

@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from distribute_async._codec import status_error
-from distribute_async._config import is_loopback, wait_timeout
+from distribute_async._config import checked_count, is_loopback, wait_timeout
 from distribute_async._errors import APIResponseValidationError, APITimeoutError, DistributeError
 from distribute_async._session import connection_fault
 
@@ -28,12 +28,14 @@ TIMEOUT = 300.0
 MOST_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PIECE = 1 << 16
+_UNFIT = "the result has no URL, or one that can't be asked"
 
 
 async def download(url: str | None, path: Path, *, max_bytes: int, timeout: float | None) -> Path:
     """See `File.download`."""
     wait_timeout(timeout)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    checked_count("max_bytes", max_bytes)
+    part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         fault = await _fetched(url, part, max_bytes, timeout)
         if fault is None:
@@ -49,14 +51,14 @@ async def _fetched(url: str | None, part: Path, max_bytes: int, timeout: float |
     """Stream what is behind a URL to `part`; gives what went wrong on the way here, raises what did on the disk."""
     try:
         async with (
-            asyncio.timeout(timeout),
+            asyncio.timeout(timeout) as clock,
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
         ):
             target: URL | None = None
             for _ in range(MOST_REDIRECTS + 1):
                 target = _target(url, target)
                 if target is None:
-                    return APIResponseValidationError("the result has no URL, or one that is not fit to be asked")
+                    return APIResponseValidationError(_UNFIT)
                 async with session.get(target, allow_redirects=False, timeout=_NO_TIMEOUT) as response:
                     if response.status in _REDIRECTS:
                         url = response.headers.get("location")
@@ -66,7 +68,11 @@ async def _fetched(url: str | None, part: Path, max_bytes: int, timeout: float |
                     return await _written(response, part, max_bytes)
             return APIResponseValidationError(f"more than {MOST_REDIRECTS} redirects in a row")
     except TimeoutError:
+        if not clock.expired():
+            raise  # the disk's own
         return APITimeoutError(f"the file didn't come within {timeout:g} s")
+    except UnicodeError:
+        return APIResponseValidationError(_UNFIT)
     except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as error:
         return connection_fault(error)
 
@@ -84,14 +90,15 @@ def _target(url: str | None, base: URL | None) -> URL | None:
         host, _ = target.host, target.port
     except ValueError:
         return None
-    is_safe = target.scheme == "https" or (target.scheme == "http" and host is not None and is_loopback(host))
+    # Plain http is for a service on this machine; one elsewhere must not send us on to what else listens here.
+    is_local = host is not None and is_loopback(host) and (base is None or base.scheme == "http")
+    is_safe = target.scheme == "https" or (target.scheme == "http" and is_local)
     return target if host and is_safe and target.user is None and target.password is None else None
 
 
 async def _written(response: aiohttp.ClientResponse, part: Path, max_bytes: int) -> DistributeError | None:
     size = 0
-    file: BinaryIO = await asyncio.to_thread(part.open, "xb")
-    with file:
+    with part.open("xb") as file:  # in a thread it couldn't be cancelled, and would be left behind
         async for piece in response.content.iter_chunked(_PIECE):
             size += len(piece)
             if size > max_bytes:

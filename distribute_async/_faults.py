@@ -123,5 +123,5 @@ def creation_rule_for(error: DistributeError, *, was_sent: bool) -> Rule:
 
 
 def has_surely_done_nothing(error: DistributeError) -> bool:
-    """Whether this answer means that the request had no effect: 3xx, 4xx and 503, in the words of RFC 9110 §15."""
-    return isinstance(error, APIStatusError) and (error.status_code < 500 or error.status_code == 503)
+    """Whether this answer means that the request had no effect: 3xx but 303, 4xx, and 503 (RFC 9110 §15)."""
+    return isinstance(error, APIStatusError) and error.status_code in {503, *range(300, 500)} - {303}

@@ -189,9 +189,11 @@ class Created(TaskResult):
     """The answer to a create call: the id alone."""
 
     id: str
-    status: TaskStatus = TaskStatus.CREATED
-    created: float = 0.0
-    model: str = ""
+    # Documented is the id alone: whatever else a service may add must not cost it.
+    status: TaskStatus = field(default=TaskStatus.CREATED, init=False)
+    created: float | str = field(default=0.0, init=False)
+    model: str = field(default="", init=False)
+    finished: float | str | None = field(default=None, init=False)
 
     @property
     def has_output(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import backoff
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
-from distribute_async._config import Retry, growth, positive, seconds
+from distribute_async._config import Retry, growth, is_number, positive, seconds
+from distribute_async._errors import ConfigurationError
 
 #: Draws a part of a span of seconds at random, evenly; the random part of each wait.
 Jitter = Callable[[float], float]
@@ -43,25 +45,51 @@ class Steps:
         return span / 2 + jitter(span / 2)
 
 
+def _at_least_two(_: object, attribute: Attribute[float | None], value: Any) -> None:
+    if value is not None and not (is_number(value) and value >= 2):
+        raise ConfigurationError(f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {value!r}")
+
+
 @frozen(kw_only=True)
 class Pacing:
     """How often a task is asked for: exponential backoff that starts afresh at each change of status.
 
     The n-th interval after a change is `initial` · `factor`ⁿ seconds, at most `max`, half of it random, and never
     below `floor`. `jitter` draws the random part; the default is `backoff.full_jitter` (give a seeded function to
-    make runs repeatable).
+    make runs repeatable). `polls_per_task` is for learned pacing, see `learned`; None, the default, learns nothing.
     """
 
     initial: float = positive(0.5)
     factor: float = growth(1.3)
     max: float = positive(10.0)
     floor: float = seconds(0.1)
+    polls_per_task: float | None = field(default=None, validator=_at_least_two)
     jitter: Jitter = field(default=backoff.full_jitter, repr=False)
     _steps: Steps = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         # After the validators, which a default would come before.
         object.__setattr__(self, "_steps", Steps.exponential(self.initial, self.factor, self.max))
+
+    @classmethod
+    def learned(
+        cls,
+        polls_per_task: float = 10.0,
+        *,
+        initial: float = 0.5,
+        factor: float = 1.3,
+        max: float = 10.0,  # noqa: A002 - the field's name
+        floor: float = 0.1,
+        jitter: Jitter = backoff.full_jitter,
+    ) -> Pacing:
+        """Polls where tasks are likely to end, as the client learns it from its own polls.
+
+        It begins as exponential backoff and tightens as tasks of the same kind and model are seen to end, spending
+        `polls_per_task` polls on a whole task, the first included, on average (at least 2; the other fields may
+        force more). The gaps stay within `floor`, `max`, and `initial` plus half the time already waited, so that
+        what was learned wrongly costs little.
+        """
+        return cls(polls_per_task=polls_per_task, initial=initial, factor=factor, max=max, floor=floor, jitter=jitter)
 
     def interval(self, polls_since_change: int) -> float:
         """Seconds from an answer to the next poll, after this many answers that brought no change."""

@@ -58,6 +58,7 @@ class Poller:
         self._dead_entries = 0
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # uvloop's timers don't tell it where that time has come already
         self._usual_exchange = 0.0
         #: What an outage's waits end in, if it lasts too long.
         self._last_fault: DistributeError = APIConnectionError("the service is down")
@@ -80,7 +81,7 @@ class Poller:
         known = None if single else others.get(task_id)
         if known is not None and known.walk.error is None:
             return known
-        walk = Walk[R](task_id, self._pace, self.time(), single=single)
+        walk = Walk[R](task_id, self._pace, self.time(), single=single, kind=endpoint.name)
         track = Track(endpoint, walk, None if self.telemetry is None else Trace())
         if not single:
             others[task_id] = track
@@ -199,7 +200,7 @@ class Poller:
     def _next_poll(self, track: Track[Any]) -> float:
         """The regular next poll, or one just ahead of the earliest deadline; of the latter one for each interval."""
         lead = track.deadline - max(LEAST_LEAD, 2 * self._usual_exchange)
-        if track.has_led or lead <= track.polled_at:
+        if track.has_led or lead <= track.polled_at or not track.walk.may_hurry:
             return track.walk.next_poll
         return min(track.walk.next_poll, lead)
 
@@ -276,8 +277,9 @@ class Poller:
             self._dead_entries -= 1
         when = min(gate_opens, self._heap[0][0] if self._heap else math.inf)
         # A timer that comes too early only looks and sets the next one: cheaper than to replace it each time.
-        if when < math.inf and (self._timer is None or when < self._timer.when()):
+        if when < math.inf and (self._timer is None or when < self._timer_at):
             self._disarm()
+            self._timer_at = when
             self._timer = self._loop.call_at(when, self._look)
 
     def _disarm(self) -> None:
@@ -327,7 +329,8 @@ class Poller:
         rule = rule_for(heard) if isinstance(heard, DistributeError) else None
         evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
         down_since = self._gate.down_since
-        self._gate.leave(track.walk.task_id, evidence, now, was_probe=was_probe, is_crowd=len(self._active) > 1)
+        key = track.walk.task_id or hex(id(track))  # a creation has no id yet: each is one of its own
+        self._gate.leave(key, evidence, now, was_probe=was_probe, is_crowd=len(self._active) > 1)
         if down_since is None and self._gate.down_since is not None:
             self.tally.outage_began()
         elif down_since is not None and self._gate.down_since is None:

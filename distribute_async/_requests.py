@@ -78,7 +78,9 @@ def _conversation(_: object, attribute: Attribute[Any], value: Any) -> None:
 def _sent(value: Any) -> Any:
     if isinstance(value, Message):
         return value.to_dict()
-    return [_sent(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, Mapping):
+        return {key: _sent(item) for key, item in value.items()}
+    return [_sent(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 @frozen(kw_only=True)
@@ -94,19 +96,17 @@ class TaskRequest:
 
     def body(self) -> bytes:
         """The JSON to send. Raises `ConfigurationError` where a value can't be sent."""
-        sent = {
-            attribute.name: _sent(value)
+        given = {
+            attribute.name: getattr(self, attribute.name)
             for attribute in attrs.fields(type(self))
-            if attribute.name not in {"extra_body", "timeout"} and (value := getattr(self, attribute.name)) is not None
+            if attribute.name not in {"extra_body", "timeout"}
         }
-        problem = "hold numbers that are not finite"
+        sent = {name: value for name, value in given.items() if value is not None}
         try:
-            return json.dumps({**sent, **(self.extra_body or {})}, allow_nan=False).encode()
-        except (TypeError, RecursionError):
-            problem = "hold values that JSON has no way to write"
-        except ValueError:
+            return json.dumps(_sent({**sent, **(self.extra_body or {})}), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
             pass
-        raise ConfigurationError(f"the fields {problem}")
+        raise ConfigurationError("a field holds what JSON has no way to write, such as a number that is not finite")
 
 
 @frozen(kw_only=True)
@@ -151,7 +151,7 @@ class ImageRequest(TaskRequest):
     prompt: str = _text(0, 1000)
     seed: int | None = None
     style: str | None = None
-    guidance_scale: float | None = _number(1, 10)
+    guidance_scale: int | None = _number(1, 10, whole=True)
     num_inference_steps: int | None = _number(1, 50, whole=True)
     n: int | None = _count()
     response_format: str | None = None

@@ -11,9 +11,10 @@ from typing import Generic
 from attrs import frozen
 
 from distribute_async._config import Retry
-from distribute_async._errors import DistributeError, SubmitUncertainError, WaitTimeoutError
+from distribute_async._errors import APIResponseValidationError, DistributeError, SubmitUncertainError, WaitTimeoutError
 from distribute_async._faults import Action, Rule, creation_rule_for, has_surely_done_nothing, pause_of, rule_for
-from distribute_async._models import Created, R, Transition
+from distribute_async._learning import Course, Learning
+from distribute_async._models import Created, R, Transition, is_task_id
 from distribute_async._pacing import Pacing, Steps
 from distribute_async._status import TaskStatus
 
@@ -30,6 +31,7 @@ class Pace:
     pacing: Pacing
     retry: Retry
     retry_steps: Steps
+    learning: Learning
 
 
 class Trouble:
@@ -67,11 +69,14 @@ class Walk(Generic[R]):
     """
 
     __slots__ = (
-        "attempts", "error", "is_over", "next_poll", "pace", "polls_since_change", "result", "single", "started",
-        "status", "task_id", "trouble",
+        "attempts", "course", "error", "is_over", "next_poll", "pace", "polls_since_change", "result", "single",
+        "started", "status", "task_id", "trouble",
     )  # fmt: skip
 
-    def __init__(self, task_id: str, pace: Pace, now: float, *, single: bool = False) -> None:
+    #: Whether a poll just ahead of a deadline is worth it.
+    may_hurry = True
+
+    def __init__(self, task_id: str, pace: Pace, now: float, *, single: bool = False, kind: str = "chat") -> None:
         self.task_id = task_id
         self.pace = pace
         self.single = single
@@ -85,6 +90,8 @@ class Walk(Generic[R]):
         self.polls_since_change = 0
         #: None while the newest answer is a good one.
         self.trouble: Trouble | None = None
+        #: What paces it by what was learned; None for plain backoff.
+        self.course = None if single or pace.pacing.polls_per_task is None else Course(pace.learning, kind, now)
 
     def resume(self, now: float) -> None:
         """Somebody waits again after nobody did: what failed back then says nothing about now."""
@@ -101,7 +108,10 @@ class Walk(Generic[R]):
         is_change = result.status != previous
         self.polls_since_change = 0 if is_change else self.polls_since_change + 1
         self.is_over = self.single or result.is_over
-        self.next_poll = now + self.pace.pacing.interval(self.polls_since_change)
+        if self.course is None:
+            self.next_poll = now + self.pace.pacing.interval(self.polls_since_change)
+        else:
+            self.next_poll = now + self.course.interval(result, self.polls_since_change, now)
         if not is_change:
             return None
         return Transition(
@@ -179,6 +189,8 @@ class Creation(Walk[Created]):
 
     __slots__ = ("_body", "_may_exist")
 
+    may_hurry = False  # what is sent at the last moment ends in not knowing
+
     def __init__(self, body: bytes, pace: Pace, now: float) -> None:
         super().__init__("", pace, now, single=True)
         self._body = body
@@ -197,6 +209,14 @@ class Creation(Walk[Created]):
         """What a fault means."""
         return creation_rule_for(error, was_sent=self._may_exist)
 
+    def answered(self, result: Created, now: float) -> Transition[Created] | None:
+        """A good answer, unless nobody could ask for such an id."""
+        if is_task_id(result.id):
+            return super().answered(result, now)
+        self.attempts += 1
+        self.end(APIResponseValidationError("the id in the answer is no version 4 UUID"))
+        return None
+
     def failed(self, error: DistributeError, rule: Rule, now: float, outage_since: float | None) -> None:
         """A fault."""
         self._may_exist = self._may_exist and not has_surely_done_nothing(error)
@@ -211,4 +231,4 @@ class Creation(Walk[Created]):
         if self._may_exist:
             return SubmitUncertainError()
         fault = None if self.trouble is None else self.trouble.fault
-        return WaitTimeoutError(f"no task was created within {timeout:g} s, and nothing was sent: submit again", fault)
+        return WaitTimeoutError(f"no task was created within {timeout:g} s: it may be submitted again", fault)

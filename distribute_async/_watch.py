@@ -183,7 +183,7 @@ class Watch(Generic[R]):
 
     def _hear(self, poller: Poller, track: Track[R]) -> AbstractContextManager[object]:
         """What tells telemetry of a suspension, where there is any."""
-        if poller.telemetry is None:
+        if poller.telemetry is None or track.trace is None:
             return _UNHEARD
         if self._hearing is None or self._hearing.is_interrupted:
             self._hearing = poller.telemetry.hear(

@@ -97,10 +97,10 @@ def test_pacings_are_values() -> None:
 
 
 def test_learned_pacing_is_a_choice() -> None:
-    """Nothing is learned unless polls are asked for; a learned pacing takes the other fields too, with the same defaults."""
+    """Nothing is learned unless polls are asked for; the other fields and their defaults are the same."""
     assert Pacing().polls_per_task is None
     assert Pacing.learned() == Pacing(polls_per_task=10.0)
-    fields = {"initial": 1.0, "factor": 2.0, "max": 30.0, "floor": 0.2}
+    fields: dict[str, Any] = {"initial": 1.0, "factor": 2.0, "max": 30.0, "floor": 0.2}
     assert Pacing.learned(20, **fields) == Pacing(polls_per_task=20, **fields)
     assert Pacing.learned(jitter=none).jitter is none
 

@@ -24,6 +24,7 @@ from distribute_async import (
 )
 from distribute_async._errors import DistributeError
 from distribute_async._faults import rule_for
+from distribute_async._learning import Learning
 from distribute_async._pacing import Steps, retry_steps
 from distribute_async._walk import Pace, Walk
 
@@ -34,7 +35,8 @@ def half(span: float) -> float:
 
 def new_walk(*, single: bool = False, retry: Retry | None = None) -> Walk[ChatResult]:
     retry = retry or Retry()
-    return Walk("task", Pace(Pacing(jitter=half), retry, retry_steps(retry)), 0.0, single=single)
+    pacing = Pacing(jitter=half)
+    return Walk("task", Pace(pacing, retry, retry_steps(retry), Learning(pacing)), 0.0, single=single)
 
 
 def answer(status: str, *, finished: float | None = None) -> ChatResult:

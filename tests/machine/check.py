@@ -251,6 +251,8 @@ class _Judge:
             unchanged = unchanged + 1 if result.status == status else 0
             status = result.status
             span = min(self.pacing.initial * self.pacing.factor**unchanged, self.pacing.max)
+            if self.settings.learns:
+                span = 0.0  # what was learned may bring it down to the floor
             if start < poll.end + max(self.pacing.floor, span / 2) - EPS:
                 lead = max(0.05, 2 * longest)
                 deadlines = [step.watch.started + step.watch.timeout for step in steps]

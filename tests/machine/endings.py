@@ -96,7 +96,8 @@ class Life:
                 ]
                 ends = {end for end, _ in heard}
                 states = _distinct([*(state for _, state in heard), *([] if waits.covers(poll.end) else states)])
-                if ends == {True} or (True in ends and n == len(polls) - 1 and self._was_told(poll)):
+                surely = ends == {True} and waits.covers(poll.end)
+                if surely or (True in ends and n == len(polls) - 1 and self._was_told(poll)):
                     self.error = poll.end, poll.outcome
             self._remember(poll.end, states)
             self._dues.append((poll.end, max(self._due(poll, state) for state in states)))
@@ -250,8 +251,10 @@ class Reader:
         yield self.deadline, isinstance(ending, WaitTimeoutError)
         yield self.judge.closed_at, isinstance(ending, ClientClosedError)
         if is_error and not isinstance(ending, WaitTimeoutError):
-            for other in self.judge.steps[life.log]:  # what ended it for those who waited then stands for all later
-                if _are_alike(other.ending, ending) and life.error_of_outage(ending, other.ended):
+            # What ended it for those who waited then stands for all later; they may have left at that very moment.
+            for other in self.judge.steps[life.log]:
+                is_it = other.ending is Quiet.CANCELLED or _are_alike(other.ending, ending)
+                if is_it and life.error_of_outage(ending, other.ended):
                     yield other.ended, True
 
     def _is_last_word(self, step: Step, result: ChatResult) -> bool:

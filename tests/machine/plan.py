@@ -85,6 +85,7 @@ class Settings:
     initial: float = 0.5
     longest: float = 10.0
     backs_off_to: float = 8.0
+    learns: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -111,7 +112,8 @@ class Settings:
     @property
     def pacing(self) -> Pacing:
         """The jitter is the usual one."""
-        return Pacing(initial=self.initial, max=max(self.initial, self.longest))
+        polls = 10.0 if self.learns else None
+        return Pacing(initial=self.initial, max=max(self.initial, self.longest), polls_per_task=polls)
 
 
 #: What the client of the module-level functions goes by.
@@ -228,6 +230,7 @@ _settings = st.builds(
     initial=st.sampled_from([0.5, 0.05, 2.0]),
     longest=st.sampled_from([10.0, 2.0]),
     backs_off_to=st.sampled_from([8.0, 1.0]),
+    learns=st.sampled_from([False, False, False, True]),
 )
 
 
