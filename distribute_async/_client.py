@@ -90,7 +90,7 @@ class Tasks(Generic[P, R]):
         `timeout`: seconds for the whole wait, None for none; the client's by default. Raises what `await watch` raises
         (see `Watch`), `TaskFailedError` where the task ended in ERROR.
         """
-        return await self.watch(task_id, timeout=timeout)
+        return await self.watch(task_id, timeout=timeout).last_word()
 
     async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
         """One poll: how the task stands now, whatever its status; the answer is never older than the call.
@@ -267,7 +267,7 @@ class DistributeClient:
         self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT
     ) -> ChatResult:
         """Short for `client.chat.wait_for_result`: see `Tasks.wait_for_result`."""
-        return await self.chat.watch(task_id, timeout=timeout)
+        return await self.chat.watch(task_id, timeout=timeout).last_word()
 
     async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> ChatResult:
         """Short for `client.chat.fetch`: see `Tasks.fetch`."""

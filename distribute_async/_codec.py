@@ -276,9 +276,9 @@ def _converter() -> Converter:
         optional = {
             field.name: field.default is not attrs.NOTHING
             for field in attrs.fields(kind)
-            if field.init and field.name != "extra"
+            if field.init and field.name != "_extra"
         }
-        structure = make_dict_structure_fn(kind, converter, extra=override(struct_hook=lambda value, _: value))
+        structure = make_dict_structure_fn(kind, converter, _extra=override(struct_hook=lambda value, _: value))
 
         def hook(value: Any, _: Any) -> W:
             if type(value) is not dict:
@@ -289,7 +289,7 @@ def _converter() -> Converter:
                 for name, is_optional in optional.items()
                 if name in value and not (is_optional and value[name] is None)
             }
-            known["extra"] = {name: item for name, item in value.items() if name not in optional}
+            known["_extra"] = {name: item for name, item in value.items() if name not in optional}
             return structure(known, kind)
 
         return hook

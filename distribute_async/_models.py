@@ -33,10 +33,6 @@ def task_id_text(value: str | uuid.UUID) -> str | None:
     return text if isinstance(text, str) and is_task_id(text) else None
 
 
-def _extra() -> Any:
-    return field(factory=dict, repr=False, hash=False, metadata={"wire": False})
-
-
 def _wire_value(value: Any) -> Any:
     if isinstance(value, Wire):
         return value.to_dict()
@@ -45,11 +41,23 @@ def _wire_value(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
+def _none_if_empty(extra: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return extra or None
+
+
 @frozen(kw_only=True)
 class Wire:
     """What all parts of an answer have in common: unknown fields in `extra`, and the way back to the wire."""
 
-    extra: Mapping[str, Any] = _extra()
+    # Nearly always empty, and an empty dict for each of a hundred thousand answers adds up.
+    _extra: Mapping[str, Any] | None = field(
+        default=None, converter=_none_if_empty, repr=False, hash=False, metadata={"wire": False}
+    )
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """The fields that this library doesn't know, as they were sent."""
+        return self._extra or {}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object as the service sends it, unknown fields included; optional fields that are None left out."""

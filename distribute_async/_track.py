@@ -64,7 +64,7 @@ class Track(Generic[R]):
         self.walk = walk
         #: What telemetry wants to know; None where there is none.
         self.trace = trace
-        self.waiters: list[Waiter] = []  # nearly always one, and a list of one is small
+        self.waiters: list[Waiter] = []  # nearly always one
         #: No waiter's deadline is earlier than this.
         self.deadline = math.inf
         self.exchange: asyncio.Task[R | DistributeError] | None = None

@@ -139,9 +139,10 @@ class Watch(Generic[R]):
         return track.history[self._cursor - track.forgotten - 1].result.status  # type: ignore[union-attr]
 
     def __await__(self) -> Generator[Any, None, R]:
-        return self._ending().__await__()
+        return self.last_word().__await__()
 
-    async def _ending(self) -> R:
+    async def last_word(self) -> R:
+        """What awaiting this gives. For this library's own use, where it saves an object for each wait."""
         if self._failure is not None:
             raise self._failed(self._failure)
         track = await self._wait(wants_all=False)
