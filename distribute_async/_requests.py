@@ -80,7 +80,8 @@ def _sent(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, Mapping):
         return {key: _sent(item) for key, item in value.items()}
-    return [_sent(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+    return [_sent(item) for item in value] if is_list else value
 
 
 @frozen(kw_only=True)

@@ -68,6 +68,8 @@ class Emulator:
         self.api_key = draw_key(seed) if api_key is None else api_key
         #: Met by the next requests, whatever they ask, in order; each is used once.
         self.faults: deque[Fault] = deque()
+        #: Arguments of `add_task` for the next tasks that requests create, one each; without one it is drawn.
+        self.fates: deque[Mapping[str, Any]] = deque()
         #: Met by every request while it is set, before all others.
         self.down: Fault | None = None
         #: The newest requests, at most 100,000, in the order in which they came. Yours to clear.
@@ -199,7 +201,8 @@ class Emulator:
         return now - self._started
 
     def _create(self, kind: str, body: Mapping[str, Any]) -> str:
-        return self.add_task(kind=kind, request=body)
+        fate = self.fates.popleft() if self.fates else {}
+        return self.add_task(kind=kind, request=body, **fate)
 
     def _look_up(self, kind: str, task_id: str) -> tuple[dict[str, Any], bool] | None:
         now = self._now()

@@ -168,3 +168,14 @@ async def test_a_create_call_needs_its_required_fields(session: aiohttp.ClientSe
     del body[name]
     code, answer = await send(session, path=f"/async/{kind}/create", body=json.dumps(body).encode())
     assert (code, answer) == (400, {"message": f"body must have required property '{name}'"})
+
+
+async def test_fates_are_those_of_the_next_tasks(session: aiohttp.ClientSession, emulator: Emulator) -> None:
+    """Each fate is used once, by the next task that a request creates; without one a life is drawn as before."""
+    emulator.fates.append({"timeline": [(0, "POSTPONED")]})
+    emulator.fates.append({"timeline": [(0, "ERROR")]})
+    statuses = []
+    for kind in ("images", "chat", "chat"):
+        _, created = await calls.post(session, f"/async/{kind}/create", calls.BODIES[kind])
+        statuses.append((await calls.result(session, created["id"], kind))["status"])
+    assert statuses == ["POSTPONED", "ERROR", "CREATED"]
