@@ -32,11 +32,11 @@ myst_heading_anchors = 3
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(aiohttp|asyncio|collections|contextlib|fastapi|opentelemetry|starlette|datetime|ssl|uuid|typing|types|yarl|enum|pathlib)\b.*",
+        r"(aiohttp|asyncio|collections|contextlib|fastapi|opentelemetry|starlette|datetime|ssl|uuid|typing|types|yarl|enum|os|pathlib)\b.*",
     ),
     (
         "py:.*",
-        r"(distribute_async\._|R$|R_co$|T$|Any$|Self$|StrEnum|Mapping|Generator|ClientSession|SSLContext|UUID|Default).*",
+        r"(distribute_async\._|P$|R$|R_co$|T$|Any$|Self$|StrEnum|Mapping|Generator|ClientSession|SSLContext|UUID|Default).*",
     ),
     ("py:.*", r"(Jitter|Endpoint|Poller|Track|Source|TaskResult|TaskStatus|Transition|Wire).*"),
 ]
