@@ -13,20 +13,26 @@ from distribute_async import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
+    APITimeoutError,
     AuthenticationError,
     ChatResult,
+    ClientClosedError,
+    InternalServerError,
     NotFoundError,
     Pacing,
     RateLimitError,
     Retry,
+    SubmitUncertainError,
     TaskStatus,
     Transition,
+    WaitTimeoutError,
 )
 from distribute_async._errors import DistributeError
 from distribute_async._faults import rule_for
 from distribute_async._learning import Learning
+from distribute_async._models import Created
 from distribute_async._pacing import Steps, retry_steps
-from distribute_async._walk import Pace, Walk
+from distribute_async._walk import Creation, Pace, Walk
 
 
 def half(span: float) -> float:
@@ -402,3 +408,119 @@ def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: 
     assert span <= min(cap, initial * factor ** min(n, 50) * (1 + 1e-9)) or n > 50
     assert steps.wait(n, lambda _: 0.0) == span / 2
     assert steps.wait(n, lambda part: part) == span
+
+
+# The creation of a task.
+
+
+GOOD_ID = "0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1"
+
+
+def new_creation() -> Creation:
+    return Creation(b"{}", new_walk().pace, 0.0)
+
+
+def ended(creation: Creation, error: DistributeError, *, is_sent: bool) -> DistributeError | None:
+    """What one fault ends a creation in; None where it goes on."""
+    if is_sent:
+        creation.sent()
+    creation.failed(error, creation.rule_for(error), 1.0, None)
+    return creation.error
+
+
+def test_a_creation_ends_with_the_id() -> None:
+    """The first good answer is all, and the body is the one that was given."""
+    creation = new_creation()
+    assert (creation.request(), creation.may_hurry, new_walk().may_hurry) == (b"{}", False, True)
+    creation.sent()
+    creation.answered(Created(id=GOOD_ID), 1.0)
+    assert (creation.is_over, creation.error) == (True, None)
+    assert creation.result == Created(id=GOOD_ID)
+
+
+@pytest.mark.parametrize("wrong", ["", "task-1", GOOD_ID + "\n"])
+def test_an_id_that_nobody_can_ask_for_is_no_id(wrong: str) -> None:
+    """A task exists then, perhaps, and nobody can follow it."""
+    creation = new_creation()
+    creation.sent()
+    assert creation.answered(Created(id=wrong), 1.0) is None
+    assert isinstance(creation.error, SubmitUncertainError)
+    assert isinstance(creation.error.last_error, APIResponseValidationError)
+    assert creation.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(
+            APIConnectionError("x", reason)
+            for reason in ("disconnected", "body", "protocol", "stale", "tls", "unexpected")
+        ),
+        *(APIResponseValidationError("x", reason) for reason in ("not_json", "shape", "code", "too_large")),
+        *(InternalServerError(code) for code in (500, 502, 504, 520)),
+        *(APITimeoutError("x"), APIStatusError(303)),
+    ],
+    ids=repr,
+)
+def test_what_was_sent_and_not_answered_may_exist(fault: DistributeError) -> None:
+    """Where the request may have arrived and no answer says that it did nothing, it ends at once in not knowing."""
+    error = ended(new_creation(), fault, is_sent=True)
+    assert isinstance(error, SubmitUncertainError)
+    assert error.last_error is fault
+
+
+@pytest.mark.parametrize("code", [301, 400, 401, 402, 403, 404, 408, 409, 413, 422, 425])
+def test_a_refusal_is_raised_as_it_is(code: int) -> None:
+    """An answer that says that nothing was done ends the creation at once, as itself."""
+    fault = APIStatusError(code)
+    assert ended(new_creation(), fault, is_sent=True) is fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_sent"),
+    [
+        *((APIConnectionError("x", reason), False) for reason in ("connect", "dns", "tls", "proxy", "stale")),
+        *((APITimeoutError("x"), False), (RateLimitError(429), True), (InternalServerError(503), True)),
+    ],
+    ids=repr,
+)
+def test_what_surely_never_arrived_is_sent_again(fault: DistributeError, is_sent: bool) -> None:
+    """It is tried `Retry.attempts` times, and ends in what went wrong then: no task exists."""
+    creation = new_creation()
+    assert ended(creation, fault, is_sent=is_sent) is None
+    assert creation.next_poll > 1.0
+    assert ended(creation, fault, is_sent=is_sent) is None
+    assert ended(creation, fault, is_sent=is_sent) is fault
+
+
+def test_what_was_turned_away_is_forgotten() -> None:
+    """After a 503 an attempt that isn't sent makes nothing uncertain, and one that is cut does."""
+    creation = new_creation()
+    assert ended(creation, InternalServerError(503), is_sent=True) is None
+    assert ended(creation, APIConnectionError("x", "connect"), is_sent=False) is None
+    assert isinstance(creation.timed_out(5.0), WaitTimeoutError)
+    error = ended(creation, APIConnectionError("x", "disconnected"), is_sent=True)
+    assert isinstance(error, SubmitUncertainError)
+
+
+def test_a_creation_that_times_out() -> None:
+    """The timeout ends it in not knowing only where something was sent; so does the end of the client."""
+    creation = new_creation()
+    early = creation.timed_out(5.0)
+    assert isinstance(early, WaitTimeoutError)
+    assert early.last_error is None
+    fault = APIConnectionError("x", "connect")
+    assert ended(creation, fault, is_sent=False) is None
+    late = creation.timed_out(5.0)
+    assert isinstance(late, WaitTimeoutError)
+    assert late.last_error is fault
+    assert "5 s" in str(late)
+    creation.sent()
+    uncertain = creation.timed_out(5.0)
+    assert isinstance(uncertain, SubmitUncertainError)
+    assert uncertain.last_error is None
+    creation.end(ClientClosedError("closed"))
+    assert isinstance(creation.error, SubmitUncertainError)
+    unsent = new_creation()
+    unsent.end(ClientClosedError("closed"))
+    assert isinstance(unsent.error, ClientClosedError)
