@@ -81,7 +81,9 @@ class Poller:
         known = None if single else others.get(task_id)
         if known is not None and known.walk.error is None:
             return known
-        walk = Walk[R](task_id, self._pace, self.time(), single=single, kind=endpoint.name)
+        now = self.time()
+        course = None if single else self._pace.course(endpoint.name, now)
+        walk = Walk[R](task_id, self._pace, now, single=single, course=course)
         track = Track(endpoint, walk, None if self.telemetry is None else Trace())
         if not single:
             others[task_id] = track

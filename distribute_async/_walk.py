@@ -33,15 +33,20 @@ class Pace:
     retry_steps: Steps
     learning: Learning
 
+    def course(self, kind: str, now: float) -> Course | None:
+        """What paces the polls of a task by what was learned of its kind; None for plain backoff."""
+        return None if self.pacing.polls_per_task is None else Course(self.learning, kind, now)
+
 
 class Trouble:
     """What went wrong since the last good answer."""
 
     __slots__ = ("failures", "fault", "missing_since", "since", "strikes")
 
-    def __init__(self, fault: DistributeError, now: float) -> None:
-        #: The newest fault.
-        self.fault = fault
+    #: The newest fault.
+    fault: DistributeError
+
+    def __init__(self, now: float) -> None:
         self.since = now
         self.failures = 0
         #: Broken answers in a row.
@@ -76,7 +81,9 @@ class Walk(Generic[R]):
     #: Whether a poll just ahead of a deadline is worth it.
     may_hurry = True
 
-    def __init__(self, task_id: str, pace: Pace, now: float, *, single: bool = False, kind: str = "chat") -> None:
+    def __init__(
+        self, task_id: str, pace: Pace, now: float, *, single: bool = False, course: Course | None = None
+    ) -> None:
         self.task_id = task_id
         self.pace = pace
         self.single = single
@@ -90,8 +97,7 @@ class Walk(Generic[R]):
         self.polls_since_change = 0
         #: None while the newest answer is a good one.
         self.trouble: Trouble | None = None
-        #: What paces it by what was learned; None for plain backoff.
-        self.course = None if single or pace.pacing.polls_per_task is None else Course(pace.learning, kind, now)
+        self.course = course
 
     def resume(self, now: float) -> None:
         """Somebody waits again after nobody did: what failed back then says nothing about now."""
@@ -127,7 +133,7 @@ class Walk(Generic[R]):
         """A fault. `outage_since` is when the whole client's outage began, None where there is none."""
         retry = self.pace.retry
         self.attempts += 1
-        self.trouble = trouble = self.trouble or Trouble(error, now)
+        self.trouble = trouble = self.trouble or Trouble(now)
         trouble.add(error, rule.action, now)
         self.next_poll = now + self.pace.retry_steps.wait(trouble.failures - 1, self.pace.pacing.jitter)
         if self._is_hopeless(trouble, rule, now) or self._is_outage_too_long(trouble, now, outage_since):

@@ -30,7 +30,7 @@ def assert_books_are_right(poller: Poller) -> None:
         assert track.waiters
         assert track.exchange is not None or track.entry is not None or track in poller._ready
         assert track.deadline <= min(waiter.deadline for waiter in track.waiters)
-    assert set(poller._ready) <= poller._active
+    assert poller._ready.keys() <= poller._active.keys()
     if poller._heap and poller._active:
         assert poller._timer is not None
         assert poller._timer.when() <= poller._heap[0][0]

@@ -410,6 +410,32 @@ def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: 
     assert steps.wait(n, lambda part: part) == span
 
 
+# Learned pacing.
+
+
+def test_a_walk_is_paced_by_what_was_learned() -> None:
+    """With a course the polls come where tasks of this kind end, and each walk teaches the next one."""
+    pacing = Pacing.learned(10, jitter=half)
+    pace = Pace(pacing, Retry(), retry_steps(Retry()), Learning(pacing))
+
+    def polls(kind: str, end: float) -> list[float]:
+        walk: Walk[ChatResult] = Walk("task", pace, 100.0, course=pace.course(kind, 100.0))
+        times = []
+        while not walk.is_over:
+            times.append(walk.next_poll - 100.0)
+            walk.answered(answer("PROCESSING" if times[-1] < end else "COMPLETED"), walk.next_poll)
+        return times
+
+    plain = polls("chat", 20.0)
+    for n in range(60):
+        polls("chat", 19.5 + n / 60)
+    assert len([time for time in polls("chat", 20.0) if 19 < time < 21]) > len(
+        [time for time in plain if 19 < time < 21]
+    )
+    assert polls("images", 20.0) == plain
+    assert Pace(Pacing(), Retry(), retry_steps(Retry()), Learning(Pacing())).course("chat", 0.0) is None
+
+
 # The creation of a task.
 
 
