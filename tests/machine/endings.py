@@ -111,6 +111,8 @@ class Life:
     def _due(self, poll: Poll, state: _State) -> float:
         """The latest time for the next poll."""
         settings, pacing = self.judge.settings, self.judge.pacing
+        if state.failures == 0 and settings.learns:
+            return poll.end + pacing.max
         if state.failures == 0:
             return poll.end + max(pacing.floor, min(pacing.initial * pacing.factor**self._unchanged, pacing.max))
         due = poll.end + min(0.5 * 2.0 ** (state.failures - 1), settings.retry.max)
@@ -253,7 +255,8 @@ class Reader:
         if is_error and not isinstance(ending, WaitTimeoutError):
             # What ended it for those who waited then stands for all later; they may have left at that very moment.
             for other in self.judge.steps[life.log]:
-                is_it = other.ending is Quiet.CANCELLED or _are_alike(other.ending, ending)
+                has_left = other.ending is Quiet.CANCELLED and other.ended <= step.asked + EPS
+                is_it = has_left or _are_alike(other.ending, ending)
                 if is_it and life.error_of_outage(ending, other.ended):
                     yield other.ended, True
 
