@@ -256,7 +256,7 @@ class Reader:
             # What ended it for those who waited then stands for all later; they may have left at that very moment.
             for other in self.judge.steps[life.log]:
                 has_left = other.ending is Quiet.CANCELLED and other.ended <= step.asked + EPS
-                is_it = has_left or _are_alike(other.ending, ending)
+                is_it = (has_left and step.ended <= step.asked + EPS) or _are_alike(other.ending, ending)
                 if is_it and life.error_of_outage(ending, other.ended):
                     yield other.ended, True
 
