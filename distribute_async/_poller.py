@@ -202,7 +202,7 @@ class Poller:
     def _next_poll(self, track: Track[Any]) -> float:
         """The regular next poll, or one just ahead of the earliest deadline; of the latter one for each interval."""
         lead = track.deadline - max(LEAST_LEAD, 2 * self._usual_exchange)
-        if track.has_led or lead <= track.polled_at or not track.walk.may_hurry:
+        if track.has_led or lead <= track.polled_at or not track.walk.is_read:
             return track.walk.next_poll
         return min(track.walk.next_poll, lead)
 
@@ -258,7 +258,8 @@ class Poller:
             gate_opens = self._gate.opens_at(now)
             if gate_opens > now:
                 break
-            track, _ = self._ready.popitem(last=False)
+            track = self._first_in_line()
+            del self._ready[track]
             gate_opens = math.inf
             if not self._is_due(track, now):  # what queued for a deadline may have come too late
                 self._plan(track)
@@ -268,6 +269,12 @@ class Poller:
                 for waiter in track.waiters:
                     waiter.missed()
         self._arm(gate_opens)
+
+    def _first_in_line(self) -> Track[Any]:
+        first = next(iter(self._ready))
+        if self._gate.down_since is None or first.walk.is_read:
+            return first
+        return next((track for track in self._ready if track.walk.is_read), first)
 
     def _arm(self, gate_opens: float) -> None:
         if self._dead_entries > 64 + len(self._heap) // 2:

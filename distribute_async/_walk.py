@@ -78,8 +78,8 @@ class Walk(Generic[R]):
         "started", "status", "task_id", "trouble",
     )  # fmt: skip
 
-    #: Whether a poll just ahead of a deadline is worth it.
-    may_hurry = True
+    #: Whether to ask changes nothing. What creates a task isn't hurried, nor a probe where anything else can be one.
+    is_read = True
 
     def __init__(
         self, task_id: str, pace: Pace, now: float, *, single: bool = False, course: Course | None = None
@@ -195,7 +195,7 @@ class Creation(Walk[Created]):
 
     __slots__ = ("_body", "_may_exist")
 
-    may_hurry = False  # what is sent at the last moment ends in not knowing
+    is_read = False  # what is sent at the last moment, or to a service that is down, ends in not knowing
 
     def __init__(self, body: bytes, pace: Pace, now: float) -> None:
         super().__init__("", pace, now, single=True)

@@ -463,6 +463,32 @@ async def test_those_who_queue_as_an_outage_begins_end_with_it() -> None:
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("readers", [0, 3])
+async def test_a_submission_is_no_probe_where_a_read_can_be_one(readers: int) -> None:
+    """While the service is down nothing is submitted to it, unless there is nothing else to ask with."""
+    down = [bad.status(503)] * 5 + [bad.status(502)] * 4
+    script = [*down, good({"id": ids(1)[0]}) if not readers else COMPLETED]
+    async with MisbehavingServer(*script) as server, new_client(server.url, retry=Retry(attempts=20)) as client:
+        waits = [asyncio.create_task(client.wait_for_result(task_id)) for task_id in ids(readers or 5)]
+        await asyncio.sleep(3)
+        assert client.stats().outage_for is not None
+        if not readers:
+            for wait in waits:
+                wait.cancel()
+        before = len(server.requests)
+        submitting = asyncio.ensure_future(client.submit(model="m", messages=[{"role": "user", "content": "Hello!"}]))
+        if readers:
+            await asyncio.gather(*waits)
+        await asyncio.wait([submitting])
+        submitted = [request for request in server.requests[before:] if b"messages" in request.body]
+        assert len(submitted) == 1
+        assert (submitted[0] is server.requests[before]) == (not readers)
+        if readers:
+            assert server.requests.index(submitted[0]) > 9
+        submitting.exception()
+
+
+@pytest.mark.looptime
 async def test_probes_go_round() -> None:
     """In an outage each task has its turn as the probe before another one has its second."""
     tasks = ids(7)

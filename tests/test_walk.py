@@ -457,7 +457,7 @@ def ended(creation: Creation, error: DistributeError, *, is_sent: bool) -> Distr
 def test_a_creation_ends_with_the_id() -> None:
     """The first good answer is all, and the body is the one that was given."""
     creation = new_creation()
-    assert (creation.request(), creation.may_hurry, new_walk().may_hurry) == (b"{}", False, True)
+    assert (creation.request(), creation.is_read, new_walk().is_read) == (b"{}", False, True)
     creation.sent()
     creation.answered(Created(id=GOOD_ID), 1.0)
     assert (creation.is_over, creation.error) == (True, None)
