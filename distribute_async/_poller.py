@@ -329,7 +329,7 @@ class Poller:
             extra = self.telemetry.request_headers(track.trace)
             track.trace.sent_at = self.time()
         walk = track.walk
-        return await self._session.post(track.endpoint.path, walk.request(), extra, walk.sent)
+        return await self._session.post(track.endpoint.path, walk.request(), extra, walk.may_send)
 
     def _finish(self, track: Track[R], was_probe: bool, exchange: asyncio.Task[R | DistributeError]) -> None:
         track.exchange = None

@@ -45,13 +45,13 @@ class _Body(BytesPayload):
     aiohttp tells that by trace hooks too, but those belong to a session, and a caller's session stays unchanged.
     """
 
-    def __init__(self, content: bytes, on_sent: Callable[[], None] | None) -> None:
+    def __init__(self, content: bytes, may_send: Callable[[], bool]) -> None:
         super().__init__(content, content_type="application/json")
-        self._on_sent = on_sent
+        self._may_send = may_send
         self.protocol: object = None
         self.clock: asyncio.Timeout | None = None
         self.allowance = 0.0
-        #: Something had come on the connection that nobody asked for, so nothing was sent on it.
+        #: Nothing was sent: something had come on the connection that nobody asked for, or it is wanted no longer.
         self.is_withheld = False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
@@ -60,10 +60,8 @@ class _Body(BytesPayload):
             self.clock.reschedule(asyncio.get_running_loop().time() + self.allowance)
         # aiohttp takes what came while the connection was idle (a server's 408 before it closes, a forgery) for the
         # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
-        self.is_withheld = getattr(self.protocol, "should_close", False)
+        self.is_withheld = getattr(self.protocol, "should_close", False) or not self._may_send()
         if not self.is_withheld:
-            if self._on_sent is not None:
-                self._on_sent()
             await super().write_with_length(writer, content_length)
 
 
@@ -129,16 +127,16 @@ class Session:
         path: str,
         content: bytes,
         extra: Mapping[str, str] | None = None,
-        on_sent: Callable[[], None] | None = None,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> Answer | DistributeError:
         """One exchange, with `extra` headers. Whatever goes wrong is returned; only cancellation is raised.
 
-        `on_sent` is called just before anything is sent: from then on the service may have got it.
+        `may_send` is asked just before anything is sent: from then on the service may have got it.
         """
         session = self._session()
         if session.closed:
             return ClientClosedError("the aiohttp session given as session= is closed")
-        body = _Body(content, on_sent)
+        body = _Body(content, may_send)
         try:
             async with asyncio.timeout(None if self._given else self._limits.connect_timeout) as clock:
                 body.clock, body.allowance = clock, self._limits.exchange_timeout

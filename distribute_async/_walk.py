@@ -175,8 +175,9 @@ class Walk(Generic[R]):
         """The body to send."""
         return json.dumps({"id": self.task_id}).encode()
 
-    def sent(self) -> None:
-        """A request is about to leave."""
+    def may_send(self) -> bool:
+        """A request is about to leave: whether it is still wanted."""
+        return not self.is_over
 
     def rule_for(self, error: DistributeError) -> Rule:
         """What a fault means."""
@@ -207,9 +208,10 @@ class Creation(Walk[Created]):
         """The body to send."""
         return self._body
 
-    def sent(self) -> None:
-        """From now on the service may have got it."""
-        self._may_exist = True
+    def may_send(self) -> bool:
+        """A request is about to leave: whether it is still wanted. From then on the service may have got it."""
+        self._may_exist = self._may_exist or not self.is_over
+        return not self.is_over
 
     def rule_for(self, error: DistributeError) -> Rule:
         """What a fault means."""

@@ -14,7 +14,16 @@ from distribute_async import (
     DistributeError,
 )
 from distribute_async._codec import status_error_type
-from distribute_async._faults import RULES, UNUSABLE, Action, Evidence, pause_of, rule_for
+from distribute_async._faults import (
+    RULES,
+    UNUSABLE,
+    Action,
+    Evidence,
+    creation_rule_for,
+    has_surely_done_nothing,
+    pause_of,
+    rule_for,
+)
 
 REASONS = {
     "stale": (Action.RETRY_NOW, Evidence.DOWN),
@@ -114,3 +123,28 @@ def test_only_429_and_503_may_ask_for_a_pause(error: DistributeError, seconds: f
     """The pause is what Retry-After says on those two codes, and nothing otherwise."""
     assert pause_of(error) == seconds
     assert isinstance(pause_of(error), float)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_which_answers_say_that_nothing_was_done(code: int) -> None:
+    """A refusal and 503 do; a 303 says that it is done, and any other 5xx says nothing."""
+    assert has_surely_done_nothing(error_with(code)) == ((code < 500 and code != 303) or code == 503)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_creation_that_was_sent_is_repeated_after_429_and_503_alone(code: int) -> None:
+    """With these the service turned it away; all else ends it. The evidence for the service is the same as ever."""
+    error = error_with(code)
+    rule = creation_rule_for(error, was_sent=True)
+    assert rule.evidence is rule_for(error).evidence
+    assert rule.action is (Action.HOLD if code in {429, 503} else Action.END)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_creation_that_was_not_sent_is_like_any_request(reason: str) -> None:
+    """Where nothing left there is nothing to fear; where something did, no lost answer is asked for again."""
+    kind = APIConnectionError if REASONS[reason][0] is not Action.STRIKE else APIResponseValidationError
+    error = kind("x", reason)
+    assert creation_rule_for(error, was_sent=False) is rule_for(error)
+    assert creation_rule_for(error, was_sent=True).action is Action.END
+    assert not has_surely_done_nothing(error)

@@ -449,7 +449,7 @@ def new_creation() -> Creation:
 def ended(creation: Creation, error: DistributeError, *, is_sent: bool) -> DistributeError | None:
     """What one fault ends a creation in; None where it goes on."""
     if is_sent:
-        creation.sent()
+        assert creation.may_send()
     creation.failed(error, creation.rule_for(error), 1.0, None)
     return creation.error
 
@@ -458,7 +458,7 @@ def test_a_creation_ends_with_the_id() -> None:
     """The first good answer is all, and the body is the one that was given."""
     creation = new_creation()
     assert (creation.request(), creation.is_read, new_walk().is_read) == (b"{}", False, True)
-    creation.sent()
+    assert creation.may_send()
     creation.answered(Created(id=GOOD_ID), 1.0)
     assert (creation.is_over, creation.error) == (True, None)
     assert creation.result == Created(id=GOOD_ID)
@@ -468,7 +468,7 @@ def test_a_creation_ends_with_the_id() -> None:
 def test_an_id_that_nobody_can_ask_for_is_no_id(wrong: str) -> None:
     """A task exists then, perhaps, and nobody can follow it."""
     creation = new_creation()
-    creation.sent()
+    assert creation.may_send()
     assert creation.answered(Created(id=wrong), 1.0) is None
     assert isinstance(creation.error, SubmitUncertainError)
     assert isinstance(creation.error.last_error, APIResponseValidationError)
@@ -541,7 +541,7 @@ def test_a_creation_that_times_out() -> None:
     assert isinstance(late, WaitTimeoutError)
     assert late.last_error is fault
     assert "5 s" in str(late)
-    creation.sent()
+    assert creation.may_send()
     uncertain = creation.timed_out(5.0)
     assert isinstance(uncertain, SubmitUncertainError)
     assert uncertain.last_error is None
@@ -550,3 +550,9 @@ def test_a_creation_that_times_out() -> None:
     unsent = new_creation()
     unsent.end(ClientClosedError("closed"))
     assert isinstance(unsent.error, ClientClosedError)
+    assert not unsent.may_send()
+    assert isinstance(unsent.timed_out(5.0), WaitTimeoutError)
+    walk = new_walk()
+    assert walk.may_send()
+    walk.end(ClientClosedError("closed"))
+    assert not walk.may_send()
