@@ -6,7 +6,7 @@ import ssl
 import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, Generic, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, Self, TypeVar, overload
 
 import aiohttp
 from yarl import URL
@@ -53,7 +53,7 @@ class Tasks(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<{self._kind.name} tasks of {self._client!r}>"
 
-    async def submit(self, *_: P.args, **fields: P.kwargs) -> Watch[R]:
+    async def submit(self, *args: P.args, **fields: P.kwargs) -> Watch[R]:
         """Create a task; gives its `Watch`, whose `task_id` should be kept where a restart doesn't lose it.
 
         `fields`: those of `ChatRequest`, `ImageRequest` or `SpeechRequest`, which check them before anything is sent
@@ -64,17 +64,17 @@ class Tasks(Generic[P, R]):
         (nothing was sent, 429, 503). Where it may have, and no answer tells, that is a `SubmitUncertainError`: nobody
         can know whether there is a task now. Other refusals are raised as they are.
         """
-        request = self._kind.request_type(*_, **fields)
+        request = self._kind.request_type(*args, **fields)
         creation = _Creation(self._client, self._kind.create, request.body())
         created = await Watch(creation, "", self._client.seconds(request.timeout), single=True)
         return self.watch(created.id, timeout=request.timeout)
 
-    async def submit_and_wait(self, *_: P.args, **fields: P.kwargs) -> R:
+    async def submit_and_wait(self, *args: P.args, **fields: P.kwargs) -> R:
         """Create a task and wait for its result: `submit`, and `await` what it gives; raises what both raise.
 
         An error from the wait has the `task_id`, so that one can go on waiting for it.
         """
-        return await (await self.submit(*_, **fields))
+        return await (await self.submit(*args, **fields))
 
     def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[R]:
         """Follow a task: see `Watch`. Nothing is sent before the first `await` or iteration.
@@ -146,10 +146,15 @@ class TasksOf(Generic[P, R]):
         self._kind = kind
         self.__doc__ = f"{kind.name.capitalize()} tasks: see `Tasks`."
 
-    def __get__(self, client: DistributeClient, _: object) -> Tasks[P, R]:
-        return Tasks(
-            client, self._kind
-        )  # made anew: one kept there would keep the client from going with its last user
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, client: DistributeClient, owner: type) -> Tasks[P, R]: ...
+
+    def __get__(self, client: DistributeClient | None, owner: type) -> Self | Tasks[P, R]:
+        # Made anew each time: one that is kept would keep the client from going with its last user.
+        return self if client is None else Tasks(client, self._kind)
 
 
 def _takes(_: Callable[P, object]) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:

@@ -42,6 +42,8 @@ class DistributeError(Exception):
     last_status: TaskStatus | None = None
     attempts: int = 0
     elapsed: float = 0.0
+    # What `WaitTimeoutError` and `SubmitUncertainError` tell besides.
+    last_error: DistributeError | None = None
 
     def _words(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
@@ -58,6 +60,10 @@ class DistributeError(Exception):
         """A copy for one waiter that says what its wait knew (a traceback belongs to one raise)."""
         own = copy.copy(self)
         own.task_id, own.last_status, own.attempts, own.elapsed = task_id, last_status, attempts, elapsed
+        if self.last_error is not None:
+            own.last_error = self.last_error.told(
+                task_id=task_id, last_status=last_status, attempts=attempts, elapsed=elapsed
+            )
         return own
 
 
@@ -180,15 +186,6 @@ class WaitTimeoutError(DistributeError, TimeoutError):
     def __init__(self, message: str, last_error: DistributeError | None = None) -> None:
         super().__init__(message, last_error)
         self.last_error = last_error
-
-    def told(self, *, task_id: str | None, last_status: TaskStatus | None, attempts: int, elapsed: float) -> Self:
-        """A copy for one waiter, with a copy of the fault."""
-        own = super().told(task_id=task_id, last_status=last_status, attempts=attempts, elapsed=elapsed)
-        if self.last_error is not None:
-            own.last_error = self.last_error.told(
-                task_id=task_id, last_status=last_status, attempts=attempts, elapsed=elapsed
-            )
-        return own
 
     def _words(self) -> str:
         if self.last_error is None:

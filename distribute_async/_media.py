@@ -30,8 +30,7 @@ class File(Wire):
         none. The API key is not sent along. Redirects are followed to https (or this machine) only. Raises the
         `APIStatusError` of an answer without the file, `APIConnectionError` where it didn't come whole,
         `APIResponseValidationError` where there is no URL, one that can't be used, or too much of it; and `OSError`
-        where it can't be written. Nothing is tried
-        again here: call it again.
+        where it can't be written. Nothing is tried again here: call it again.
         """
         return await download(self.url, Path(path), max_bytes=max_bytes, timeout=timeout)
 

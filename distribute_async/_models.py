@@ -194,7 +194,7 @@ class ChatResult(TaskResult):
 
 @frozen(kw_only=True)
 class Created(TaskResult):
-    """The answer to a create call: the id alone."""
+    """The answer to a create call: the id alone. It has a status only so that the walk of a submission is a walk."""
 
     id: str
     # Documented is the id alone: whatever else a service may add must not cost it.

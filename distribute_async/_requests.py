@@ -92,15 +92,15 @@ class TaskRequest:
     whole submission, and again for the whole wait of the watch that it gives; None for none, the client's by default.
     """
 
-    extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
-    timeout: float | Default | None = field(default=DEFAULT, repr=False)
+    extra_body: Mapping[str, Any] | None = field(default=None, repr=False, metadata={"wire": False})
+    timeout: float | Default | None = field(default=DEFAULT, repr=False, metadata={"wire": False})
 
     def body(self) -> bytes:
         """The JSON to send. Raises `ConfigurationError` where a value can't be sent."""
         given = {
             attribute.name: getattr(self, attribute.name)
             for attribute in attrs.fields(type(self))
-            if attribute.name not in {"extra_body", "timeout"}
+            if attribute.metadata.get("wire", True)
         }
         sent = {name: value for name, value in given.items() if value is not None}
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -29,8 +30,9 @@ class Emulator:
     `api_key`: the one that it takes; None makes one from the seed. `seed`: of all that is drawn: the n-th task of a
     seed always has the same id, life and answer. `host`, `port`: where to listen; port 0 takes a free one. `speed`:
     drawn lives run so many times faster. `epoch`: the Unix time, in seconds, of its first use (a task, or a
-    question for one), which `created` and `finished` go by. All time is the event loop's, so that a virtual clock
-    drives it too. The pictures and sounds of results are on a port of their own, a free one.
+    question for one), which `created` and `finished` go by; None for the time that it really is then.
+    All time is the event loop's, so that a virtual clock drives it too. The pictures and sounds of results are on a
+    port of their own, a free one.
 
     ::
 
@@ -58,7 +60,7 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         speed: float = 1.0,
-        epoch: float = 1_700_000_000.0,
+        epoch: float | None = 1_700_000_000.0,
     ) -> None:
         if not speed > 0:
             raise ValueError("speed must be above zero")
@@ -198,6 +200,7 @@ class Emulator:
         now = asyncio.get_running_loop().time()
         if self._started is None:
             self._started = now
+            self._epoch = time.time() if self._epoch is None else self._epoch
         return now - self._started
 
     def _create(self, kind: str, body: Mapping[str, Any]) -> str:
@@ -209,7 +212,7 @@ class Emulator:
         task = self._store.find(task_id, now)
         if task is None or task.kind != kind:
             return None
-        return answer(task, now, self._epoch, self.files_url), task.is_specified(now)
+        return answer(task, now, self._epoch or 0.0, self.files_url), task.is_specified(now)
 
     def _find_file(self, task_id: str, name: str) -> File | None:
         now = self._now()

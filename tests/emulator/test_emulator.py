@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -281,3 +282,17 @@ async def test_listeners_hear_what_should_be_as_specified(
         (calls.RESULT, status, "application/json") for status in (200, 200, 404)
     ]
     assert heard[-1][3] == b'{"message": "task not found"}'
+
+
+@pytest.mark.looptime
+async def test_the_real_date_on_demand() -> None:
+    """Without an epoch tasks are dated by the real clock, from the emulator's first use on, however late that is."""
+    async with (
+        Emulator(epoch=None) as emulator,
+        aiohttp.ClientSession(emulator.base_url, headers={"Authorization": emulator.api_key}) as session,
+    ):
+        await asyncio.sleep(3600)
+        before = time.time()
+        task_id = emulator.add_task([(0, "QUEUED")])
+        created = (await calls.result(session, task_id))["created"]
+        assert before - 1 < created < time.time() + 1
