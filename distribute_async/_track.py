@@ -101,6 +101,9 @@ class Track(Generic[R]):
 
     def add(self, transition: Transition[R]) -> None:
         """Keep a transition; drop the oldest ones, a hundred at a time, once there are too many."""
+        if not self.history:
+            self.history = [transition]  # has no room to spare, as what is appended to has: most stay at one for long
+            return
         self.history.append(transition)
         if len(self.history) >= HISTORY + 100:
             del self.history[:100]
