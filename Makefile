@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet install --constraint constraints.txt
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: .venv/.demo ## follow a dozen tasks through their lives on a local emulator; no key, no network
+demo: .venv/.demo ## submit and follow tasks on a local emulator, a picture and a sound too; no key, no network
 	@$(BIN)/distribute-async demo
 
 test: check types unit docs ## everything that CI runs: format, lint, types, tests, documentation

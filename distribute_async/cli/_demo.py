@@ -1,89 +1,42 @@
-"""`distribute-async demo`: a dozen tasks with different fates, followed over real HTTP. Used by `_commands` alone."""
+"""`distribute-async demo`: tasks with different fates, submitted and followed for real. Used by `_local` alone."""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+import click
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from distribute_async import ChatResult, DistributeClient, Pacing, Retry, TaskFailedError, Transition
-from distribute_async.cli import _view
+from distribute_async import DistributeClient, Pacing, Retry, TaskFailedError, Transition
+from distribute_async.cli._cast import Fate, fates
 from distribute_async.cli._follow import OK, TROUBLE, Followed, follow
-from distribute_async.emulator import Emulator, fault
+from distribute_async.cli._view import follow_on_screen, is_screen, latest_text, new_console, path_text
+from distribute_async.cli._words import error_words, one_line, say
+from distribute_async.emulator import Emulator
 
 _WIDEST = 100  # columns; beyond it the eye loses the line
 
 _INTRODUCTION = (
-    "A local emulator of the service has taken twelve tasks, each with its own fate. This library follows them over "
-    "real HTTP: it polls, backs off, and outlives the faults on the way. No key, no network; it takes ten seconds."
+    "A local emulator of the service takes fifteen tasks, each with its own fate. This library submits them and "
+    "follows them over real HTTP: it polls, backs off, and outlives the faults on the way. No key, no network; it "
+    "takes ten seconds."
 )
-
-
-@frozen
-class _Fate:
-    """What becomes of one task. `script`: further arguments of `Emulator.add_task`."""
-
-    name: str
-    timeline: Sequence[tuple[float, str]]
-    script: dict[str, Any] = field(factory=dict)
-
-    @property
-    def is_to_fail(self) -> bool:
-        """Whether the task ends in ERROR."""
-        return self.timeline[-1][1] == "ERROR"
-
-    def is_met(self, task: Followed) -> bool:
-        """Whether following the task ended as its fate has it."""
-        return task.has_ended and (task.error is not None) == self.is_to_fail
-
-
-def _fates(speed: float) -> list[_Fate]:
-    """The cast. Durations in seconds at speed 1, long enough for each status to be seen at the default pace."""
-
-    def life(*steps: tuple[float, str]) -> Sequence[tuple[float, str]]:
-        return [(offset / speed, status) for offset, status in steps]
-
-    usual = life((0, "CREATED"), (1.2, "QUEUED"), (3, "ASSIGNED_CONNECTIONS"), (4.5, "PROCESSING"), (7, "COMPLETED"))
-    busy = life((0, "CREATED"), (2, "QUEUED"), (4.5, "PROCESSING"), (8, "COMPLETED"))
-    slow = life((0, "QUEUED"), (4, "PROCESSING"), (6.5, "COMPLETED"))
-    quick = life((0, "QUEUED"), (2, "PROCESSING"), (5, "COMPLETED"))
-    postponed = life(
-        (0, "CREATED"),
-        (1, "QUEUED"),
-        (2.5, "POSTPONED"),
-        (5, "QUEUED"),
-        (6.5, "PROCESSING"),
-        (9.5, "COMPLETED"),
-    )
-    return [
-        _Fate("a usual life", usual),
-        _Fate("postponed, queued again", postponed),
-        _Fate("ends in ERROR", life((0, "CREATED"), (1.5, "QUEUED"), (3, "PROCESSING"), (6, "ERROR"))),
-        _Fate("not visible at first", slow, {"visible_after": 1.2 / speed}),
-        _Fate("behind a burst of 503s", busy, {"faults": [fault.status(503)] * 3}),
-        _Fate("asks for a tool", quick, {"tool_calls": [("get_weather", '{"city": "Utrecht"}')]}),
-        _Fate("skips statuses", life((0, "CREATED"), (3.5, "COMPLETED"))),
-        _Fate("a status yet unknown", life((0, "CREATED"), (1.5, "WARMING_UP"), (4, "PROCESSING"), (6, "COMPLETED"))),
-        _Fate("connections are cut", busy, {"faults": [fault.cut(), fault.cut(after=40)]}),
-        _Fate("a proxy answers HTML", quick, {"faults": [fault.status(200, body=b"<html>Hello!</html>")]}),
-        _Fate("a slow answer", slow, {"faults": [fault.delay(1.5 / speed)]}),
-        _Fate("over before anyone asks", life((0, "COMPLETED"))),
-    ]
 
 
 async def show(speed: float) -> int:
     """Run the demonstration so many times faster than usual; gives the exit code."""
-    screen = _view.new_console()
-    fates = _fates(speed)
+    screen = new_console()
+    cast = fates(speed)
     width = min(screen.width, _WIDEST)
     async with (
-        Emulator() as emulator,
+        Emulator(epoch=None) as emulator,
         DistributeClient(
             emulator.api_key,
             base_url=emulator.base_url,
@@ -92,37 +45,57 @@ async def show(speed: float) -> int:
         ) as client,
     ):
         screen.print(_INTRODUCTION, end="\n\n", width=width)
-        tasks = [
-            Followed(fate.name, client.watch(emulator.add_task(fate.timeline, **fate.script), timeout=60))
-            for fate in fates
-        ]
         started = asyncio.get_running_loop().time()
-        if _view.is_screen(screen):
-            await _view.follow_on_screen(tasks, screen, transient=True)
+        watches = [await _submitted(fate, emulator, client) for fate in cast]
+        tasks = [Followed(fate.name, watch) for fate, watch in zip(cast, watches, strict=True)]
+        if is_screen(screen):
+            await follow_on_screen(tasks, screen, transient=True)
         else:
             await follow(tasks, _tell)
-            _view.say("")
+            say("")
         took = asyncio.get_running_loop().time() - started
         requests = len(emulator.requests)
-    surprises = [task.label for fate, task in zip(fates, tasks, strict=True) if not fate.is_met(task)]
-    _print_stories(tasks, screen, width)
+        saved = await _save(cast, tasks)
+    surprises = [task.label for fate, task in zip(cast, tasks, strict=True) if not fate.is_met(task)]
+    _print_stories(cast, tasks, screen, width)
     failed = sum(task.error is not None for task in tasks)
     verdict = f"unlike their fates: {', '.join(surprises)}" if surprises else "each as its fate has it"
     screen.print(
         f"\n{len(tasks) - failed} completed and {failed} failed, {verdict}: {took:.1f} s, {requests} requests.",
         width=width,
     )
+    say("Saved, for you to open:")
+    for path in saved:
+        say(f"  {path}")
     return TROUBLE if surprises else OK
 
 
-def _tell(task: Followed, transition: Transition[ChatResult] | None) -> None:
+async def _submitted(fate: Fate, emulator: Emulator, client: DistributeClient) -> Any:
+    """The watch of a task that the library has just submitted, and that has this fate."""
+    emulator.fates.append({"timeline": fate.timeline, **fate.script})
+    emulator.faults.extend(fate.faults)
+    return await getattr(client, fate.kind).submit(**fate.request, timeout=60)
+
+
+async def _save(cast: Sequence[Fate], tasks: Sequence[Followed]) -> list[Path]:
+    """Download what was made into a new folder."""
+    ended = [(fate.file, task) for fate, task in zip(cast, tasks, strict=True) if fate.file and task.error is None]
+    made = [(name, task.watch.result) for name, task in ended]
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="distribute-demo-"))
+        return [await result.download(folder / name) for name, result in made if result is not None]
+    except OSError as error:
+        raise click.ClickException(f"can't save the picture and the sound: {error}") from None
+
+
+def _tell(task: Followed, transition: Transition[Any] | None) -> None:
     if transition is not None:
-        _view.say(f"{transition.elapsed:5.1f} s  {task.label}: {_view.one_line(transition.status or '')}")
-    elif not task.has_ended:
-        _view.say(f"{task.elapsed:5.1f} s  {task.label}: {_view.one_line(str(task.error))}")
+        say(f"{transition.elapsed:5.1f} s  {task.label}: {one_line(transition.status or '')}")
+    elif task.error is not None and not task.has_ended:
+        say(f"{task.elapsed:5.1f} s  {task.label}: {error_words(task.error)}")
 
 
-def _print_stories(tasks: Sequence[Followed], screen: Console, width: int) -> None:
+def _print_stories(cast: Sequence[Fate], tasks: Sequence[Followed], screen: Console, width: int) -> None:
     """For each task a line of figures, and below it the path that was seen."""
 
     def line(*cells: RenderableType, style: str = "") -> None:
@@ -136,12 +109,12 @@ def _print_stories(tasks: Sequence[Followed], screen: Console, width: int) -> No
         screen.print(grid, width=width)
 
     line("Fate, and the path seen", "Time", "Polls", "Answer", style="bold")
-    for task in tasks:
-        line(Text(task.label), f"{task.elapsed:.1f} s", str(task.polls), _answer(task))
-        screen.print(Padding(_view.path_text(task.watch.history), (0, 0, 0, 2), expand=False), width=width)
+    for fate, task in zip(cast, tasks, strict=True):
+        line(Text(task.label), f"{task.elapsed:.1f} s", str(task.polls), _answer(fate, task))
+        screen.print(Padding(path_text(task.watch.history), (0, 0, 0, 2), expand=False), width=width)
 
 
-def _answer(task: Followed) -> Text:
+def _answer(fate: Fate, task: Followed) -> Text:
     if isinstance(task.error, TaskFailedError):
         return Text("none: the task failed", "red")
-    return _view.latest_text(task)
+    return Text(fate.file) if fate.file and task.error is None else latest_text(task, 0)

@@ -1,9 +1,10 @@
-"""Following several tasks at once, and what came of each. Used by `_commands` and `_demo`; drawn by `_view`."""
+"""Following several tasks at once, and what came of each; the exit codes. Used by all commands; drawn by `_view`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from attrs import define, field
 
@@ -11,7 +12,10 @@ from distribute_async import (
     ChatResult,
     ConfigurationError,
     DistributeError,
+    ImageResult,
     InvalidTaskIdError,
+    SpeechResult,
+    SubmitUncertainError,
     TaskFailedError,
     Transition,
     WaitTimeoutError,
@@ -20,11 +24,15 @@ from distribute_async import (
 
 # The exit codes.
 OK, TROUBLE, USAGE, FAILED, TIMED_OUT = range(5)
+UNCERTAIN = 6
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
 
 # From the best outcome to the worst: of several tasks, the worst decides.
 _RANKS = (OK, TIMED_OUT, FAILED, TROUBLE, USAGE)
+
+#: What the tasks of the three kinds come to.
+Result = ChatResult | ImageResult | SpeechResult
 
 
 def _now() -> float:
@@ -36,7 +44,7 @@ class Followed:
     """A task that is followed: its name on the screen, its watch and, once it is over, how that ended."""
 
     label: str
-    watch: Watch[ChatResult]
+    watch: Watch[Any]
     is_over: bool = False
     error: DistributeError | None = None
     _started: float = field(init=False, factory=_now)
@@ -62,7 +70,7 @@ class Followed:
 
 
 #: Called at each transition of a task, and once more, without one, when following it is over.
-Tell = Callable[[Followed, Transition[ChatResult] | None], None]
+Tell = Callable[[Followed, Transition[Any] | None], None]
 
 
 def exit_code(error: DistributeError | None) -> int:
@@ -76,13 +84,15 @@ def exit_code(error: DistributeError | None) -> int:
             return FAILED
         case WaitTimeoutError():
             return TIMED_OUT
+        case SubmitUncertainError():
+            return UNCERTAIN
         case _:
             return TROUBLE
 
 
-def worst(tasks: Sequence[Followed]) -> int:
-    """The exit code for several tasks: that of the worst outcome."""
-    return max((exit_code(task.error) for task in tasks), key=_RANKS.index)
+def worst(codes: Iterable[int]) -> int:
+    """The exit code for several tasks: that of the worst outcome; `OK` for none."""
+    return max(codes, key=_RANKS.index, default=OK)
 
 
 async def follow(tasks: Sequence[Followed], tell: Tell) -> None:
@@ -101,3 +111,7 @@ async def _follow_one(task: Followed, tell: Tell) -> None:
         task.error = error
     task.is_over = True
     tell(task, None)
+
+
+def tell_nothing(_task: Followed, _transition: Transition[Any] | None) -> None:
+    """A `Tell` that says nothing."""

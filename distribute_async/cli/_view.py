@@ -1,25 +1,21 @@
-"""How things look: lines, JSON objects, tables, the live one included. Used by `_commands` and `_demo`."""
+"""How things look on a terminal: tables, the live one included, and a line of progress. Used by the commands."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
-from distribute_async import ChatResult, DistributeError, TaskStatus, Transition
-from distribute_async.cli._follow import Followed, follow
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-# In JSON no string holds one as it is.
-_LINE_BREAK = re.compile(r"\s*\n\s*")
+from distribute_async import TaskStatus, Transition
+from distribute_async.cli._follow import Followed, follow, tell_nothing
+from distribute_async.cli._words import answer_text, one_line
 
 _STYLES = {
     "QUEUED": "cyan",
@@ -30,16 +26,8 @@ _STYLES = {
     "ERROR": "bold red",
 }
 
-# Where the library's words name its arguments, a person at a prompt wants the options.
-_OPTIONS = {
-    "allow_insecure=True": "--allow-insecure",
-    "api_key=": "--api-key-file",
-    "auth_scheme=": "--auth-scheme",
-    "auth_scheme": "--auth-scheme",
-    "base_url": "--base-url or DISTRIBUTE_BASE_URL",
-}
-
 _REDRAW = 0.2  # seconds
+_ERASE_LINE = Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2))
 
 
 class _Console(Console):
@@ -57,71 +45,6 @@ def is_screen(console: Console) -> bool:
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
-def harmless(text: str) -> str:
-    """Text whose control characters are spelt out, so that it can't steer a terminal; newlines and tabs stay."""
-    return _CONTROLS.sub(lambda control: repr(control[0])[1:-1], text.replace("\r\n", "\n"))
-
-
-def one_line(text: str) -> str:
-    """Harmless text, without line breaks."""
-    return harmless(" ".join(text.split()))
-
-
-def error_words(error: DistributeError) -> str:
-    """What the library says of an error, for who is at a prompt."""
-    words = str(error)
-    for argument, option in _OPTIONS.items():
-        words = words.replace(argument, option)
-    return one_line(words)
-
-
-def answer_text(result: ChatResult) -> str:
-    """The first choice for a reader: its text, then its tool calls, one a line, as `name(arguments)`."""
-    if not result.choices:
-        return ""
-    message = result.choices[0].message
-    calls = [
-        f"{call.function.name}({_LINE_BREAK.sub(' ', call.function.arguments)})" for call in message.tool_calls or ()
-    ]
-    return "\n".join(filter(None, [message.content, *calls]))
-
-
-def transition_line(transition: Transition[ChatResult]) -> str:
-    """A transition for pipes: id, seconds, status."""
-    return f"{transition.task_id} {transition.elapsed:8.2f} {one_line(transition.status or '')}"
-
-
-def transition_object(transition: Transition[ChatResult]) -> dict[str, Any]:
-    """A transition as JSON."""
-    return {
-        "event": "transition",
-        "task_id": transition.task_id,
-        "previous": transition.previous,
-        "status": transition.status,
-        "elapsed": round(transition.elapsed, 3),
-        "polls": transition.polls,
-    }
-
-
-def outcome_object(task: Followed) -> dict[str, Any]:
-    """How following a task ended, as JSON."""
-    result, error = task.watch.result, task.error
-    return {
-        "event": "outcome",
-        "task_id": task.watch.task_id,
-        "status": task.watch.status,
-        "elapsed": round(task.elapsed, 3),
-        "polls": task.polls,
-        "result": result.to_dict() if result is not None and task.has_ended else None,
-        "error": None if error is None else {"type": type(error).__name__, "message": error_words(error)},
-    }
-
-
-def json_line(value: dict[str, Any]) -> str:
-    """One JSON object in one line of ASCII."""
-    return json.dumps(value)
-
-
 def status_text(status: TaskStatus | None) -> Text:
     """A status in its colour."""
     if status is None:
@@ -129,19 +52,20 @@ def status_text(status: TaskStatus | None) -> Text:
     return Text(one_line(status), _STYLES.get(status, "" if status.is_known else "bold yellow"))
 
 
-def path_text(history: Iterable[Transition[ChatResult]]) -> Text:
+def path_text(history: Iterable[Transition[Any]]) -> Text:
     """The statuses that a task went through."""
     return Text(" → ", "dim").join(status_text(transition.status) for transition in history)
 
 
-def latest_text(task: Followed) -> Text:
-    """The last column: the way so far, and in the end the answer's first words or what went wrong."""
+def latest_text(task: Followed, room: int) -> Text:
+    """The last column: the newest of the way so far, and in the end the answer's first words or what went wrong."""
     if task.error is not None:
         return Text(one_line(str(task.error)), "red")
     if task.is_over and task.watch.result is not None:
         return Text(one_line(answer_text(task.watch.result)))
-    earlier = task.watch.history[-4:-1]
-    return path_text(earlier) if earlier else Text()
+    earlier = task.watch.history[:-1]
+    paths = (path_text(earlier[-length:]) for length in range(min(3, len(earlier)), 0, -1))
+    return next((path for path in paths if path.cell_len <= room), path_text(earlier[-1:]))
 
 
 def table(tasks: Sequence[Followed], width: int) -> Table:
@@ -153,7 +77,7 @@ def table(tasks: Sequence[Followed], width: int) -> Table:
     has_time, has_polls = spare >= 10, spare >= 17
     room -= 10 * has_time + 7 * has_polls
     label = min(longest, room)
-    has_latest = room - label >= 14
+    has_latest = room - label >= 16
     drawn.add_column("task", width=label, no_wrap=True)
     drawn.add_column("status", width=20, no_wrap=True)
     if has_time:
@@ -161,11 +85,11 @@ def table(tasks: Sequence[Followed], width: int) -> Table:
     if has_polls:
         drawn.add_column("polls", width=5, justify="right", no_wrap=True)
     if has_latest:
-        drawn.add_column("so far / answer", width=room - label - 2, no_wrap=True)
+        drawn.add_column("so far, answer", width=room - label - 2, no_wrap=True)
     for task in tasks:
         cells = [Text(task.label), status_text(task.watch.status)]
         cells += [Text(f"{task.elapsed:.1f} s")] * has_time + [Text(str(task.polls))] * has_polls
-        drawn.add_row(*cells, *[latest_text(task)] * has_latest)
+        drawn.add_row(*cells, *[latest_text(task, room - label - 2)] * has_latest)
     return drawn
 
 
@@ -188,10 +112,29 @@ async def follow_on_screen(tasks: Sequence[Followed], console: Console, *, trans
         draw()
 
 
-def tell_nothing(_task: Followed, _transition: Transition[ChatResult] | None) -> None:
-    """A `Tell` that says nothing."""
+class ProgressLine:
+    """A line that is redrawn below all others, on a terminal; elsewhere it is never there.
 
+    Whoever prints a line calls `clear` before it; the next redrawing is below it.
+    """
 
-def say(line: str) -> None:
-    """A line of data, at once: who reads the pipe wants to know now."""
-    print(line, flush=True)
+    def __init__(self, console: Console, words: Callable[[], str]) -> None:
+        self._console = console
+        self._words = words
+        self._is_screen = is_screen(console)
+
+    def clear(self) -> None:
+        """Make room for a line, or leave none behind."""
+        if self._is_screen:
+            self._console.control(_ERASE_LINE)
+
+    def _draw(self) -> None:
+        self.clear()
+        room = self._console.width - 1  # in the last column a terminal may go on to the next line
+        self._console.print(Text(self._words()[:room], "dim"), end="")
+
+    async def keep_drawing(self) -> None:
+        """Draw it, again and again; for an asyncio task beside those that print."""
+        while self._is_screen:
+            self._draw()
+            await asyncio.sleep(_REDRAW)

@@ -15,15 +15,12 @@ from click.testing import CliRunner
 from distribute_async import DistributeClient
 from distribute_async.cli._commands import cli
 from distribute_async.emulator import Emulator, fault
-from tests.cli.conftest import API_KEY, NEVER, Command, says, until
-
-DONE = [(0.0, "COMPLETED")]
-UNKNOWN_ID = "0c2b6e5e-6f0e-4b0e-9d3c-6d1f2a7b8c9d"
+from tests.cli.conftest import API_KEY, DONE, NEVER, UNKNOWN_ID, Command, says, until
 
 
 async def test_result_prints_the_text(emulator: Emulator, command: Command) -> None:
     """A completed task's text is all that `result` prints."""
-    done = await command("result", emulator.add_task(DONE, text="Hello,\nworld: \u4f60\u597d"))
+    done = await command.here("result", emulator.add_task(DONE, text="Hello,\nworld: \u4f60\u597d"))
     assert (done.code, done.out, done.err) == (0, "Hello,\nworld: \u4f60\u597d\n", "")
     assert len(emulator.requests) == 1
 
@@ -31,14 +28,14 @@ async def test_result_prints_the_text(emulator: Emulator, command: Command) -> N
 async def test_result_prints_tool_calls(emulator: Emulator, command: Command) -> None:
     """Each tool call is one line, whatever line breaks the model put between its arguments."""
     calls = [("get_weather", '{\n  "city": "Utrecht"\n}'), ("stop", "{}")]
-    done = await command("result", emulator.add_task(DONE, text="I look:", tool_calls=calls))
+    done = await command.here("result", emulator.add_task(DONE, text="I look:", tool_calls=calls))
     assert (done.code, done.out) == (0, 'I look:\nget_weather({ "city": "Utrecht" })\nstop({})\n')
 
 
 async def test_result_as_json_is_the_whole_answer(emulator: Emulator, command: Command) -> None:
     """`result --json` prints what the service sent, unknown fields included, as one line."""
     task_id = emulator.add_task(DONE, answer={"novel": ["\x1b", "\x7f"]})
-    done = await command("result", "--json", task_id)
+    done = await command.here("result", "--json", task_id)
     async with DistributeClient(API_KEY, base_url=emulator.base_url) as client:
         assert json.loads(done.out) == (await client.fetch(task_id)).to_dict()
     assert (done.code, done.out.count("\n"), done.out.rstrip("\n").isprintable()) == (0, 1, True)
@@ -49,7 +46,7 @@ async def test_result_of_nothing_and_of_several_choices(emulator: Emulator, comm
     choice = {"finish_reason": "stop", "index": 0, "message": {"content": "one", "role": "assistant"}}
     several = emulator.add_task(DONE, answer={"choices": [choice, choice]})
     none = emulator.add_task(DONE, answer={"choices": []})
-    first, second = await asyncio.gather(command("result", several), command("result", none))
+    first, second = await asyncio.gather(command.here("result", several), command.here("result", none))
     assert (first.code, first.out) == (0, "one\n")
     assert first.err == "This is the first of 2 choices: --json prints all.\n"
     assert (second.code, second.out, second.err) == (0, "", "The answer has no text.\n")
@@ -58,7 +55,7 @@ async def test_result_of_nothing_and_of_several_choices(emulator: Emulator, comm
 async def test_result_looks_once(emulator: Emulator, command: Command) -> None:
     """Of a task that goes on, `result` says how it stands and how to go on, and exits with 4."""
     task_id = emulator.add_task([(0, "POSTPONED")])
-    done = await command("result", "--timeout", "5", task_id)
+    done = await command.here("result", "--timeout", "5", task_id)
     assert (done.code, done.out, len(emulator.requests)) == (4, "", 1)
     assert done.err == (
         "The task hasn't ended: it is POSTPONED.\n"
@@ -69,7 +66,7 @@ async def test_result_looks_once(emulator: Emulator, command: Command) -> None:
 async def test_result_waits_when_told(emulator: Emulator, command: Command) -> None:
     """With --wait, `result` outlives what comes on the way and prints the answer alone."""
     faults = [says("QUEUED"), fault.status(502), says("PROCESSING")]
-    done = await command("result", "--wait", emulator.add_task(DONE, text="at last", faults=faults))
+    done = await command.here("result", "--wait", emulator.add_task(DONE, text="at last", faults=faults))
     assert (done.code, done.out, done.err) == (0, "at last\n", "")
 
 
@@ -78,7 +75,7 @@ async def test_result_of_a_failed_task(wait: list[str], emulator: Emulator, comm
     """A task that ended in ERROR is exit code 3, and --json prints its last answer all the same."""
     task_id = emulator.add_task([(0, "ERROR")])
     plain, as_json = await asyncio.gather(
-        command("result", *wait, task_id), command("result", *wait, "--json", task_id)
+        command.here("result", *wait, task_id), command.here("result", *wait, "--json", task_id)
     )
     assert (plain.code, plain.out, as_json.code) == (3, "", 3)
     assert json.loads(as_json.out)["status"] == "ERROR"
@@ -89,7 +86,7 @@ async def test_watch_in_a_pipe(emulator: Emulator, command: Command) -> None:
     """In a pipe each transition is a line: id, seconds, status."""
     faults = [says("QUEUED"), says("NEW  WORD")]
     task_id = emulator.add_task(DONE, faults=faults)
-    done = await command("watch", task_id, task_id)
+    done = await command.here("watch", task_id, task_id)
     fields = [line.split(maxsplit=2) for line in done.out.splitlines()]
     assert [(name, status) for name, _, status in fields] == [
         (task_id, "QUEUED"),
@@ -104,7 +101,7 @@ async def test_watch_as_json(emulator: Emulator, command: Command) -> None:
     """With --json there is an object for each transition, and one for each outcome, with stable keys."""
     good = emulator.add_task(DONE, text="yes", faults=[says("QUEUED")])
     bad = emulator.add_task([(0, "ERROR")])
-    done = await command("watch", "--json", good, bad)
+    done = await command.here("watch", "--json", good, bad)
     events = [json.loads(line) for line in done.out.splitlines()]
     assert done.code == 3
     assert {tuple(event) for event in events} == {
@@ -140,19 +137,19 @@ async def test_the_worst_outcome_decides(emulator: Emulator, command: Command) -
 async def test_a_service_out_of_reach(args: list[str], command: Command) -> None:
     """A wait that times out while the service is down is exit code 4, and says what is the matter."""
     command.env["DISTRIBUTE_BASE_URL"] = "http://127.0.0.1:1"
-    done = await command(*args, "--timeout", "0.5", UNKNOWN_ID)
+    done = await command.here(*args, "--timeout", "0.5", UNKNOWN_ID)
     assert (done.code, done.out) == (4, "")
     assert "the last fault was: can't connect" in done.err
 
 
 async def test_trouble_with_the_service(emulator: Emulator, command: Command) -> None:
     """An unknown task and a refused key are exit code 1, with words that name the command's own options."""
-    unknown = await command("result", UNKNOWN_ID)
+    unknown = await command.here("result", UNKNOWN_ID)
     assert (unknown.code, unknown.out) == (1, "")
     assert "HTTP 404" in unknown.err
     assert "--base-url" in unknown.err
     command.env["DISTRIBUTE_API_KEY"] = "f" * 32
-    refused = await command("watch", UNKNOWN_ID)
+    refused = await command.here("watch", UNKNOWN_ID)
     assert (refused.code, refused.out) == (1, "")
     assert "HTTP 401" in refused.err
     assert "--api-key-file" in refused.err
@@ -185,7 +182,7 @@ def test_wrong_usage(args: list[str], env: dict[str, str], words: str) -> None:
 
 async def test_wrong_usage_sends_nothing(emulator: Emulator, command: Command) -> None:
     """One bad id among good ones is exit code 2 before anything is sent."""
-    done = await command("watch", emulator.add_task(DONE), UNKNOWN_ID + "\n")
+    done = await command.here("watch", emulator.add_task(DONE), UNKNOWN_ID + "\n")
     assert (done.code, done.out, emulator.requests) == (2, "", [])
     assert "a version 4 UUID" in done.err
 
@@ -197,8 +194,8 @@ async def test_the_key_from_a_file(emulator: Emulator, command: Command, tmp_pat
     file.write_text(f"{API_KEY}\nmore\n")
     task_id = emulator.add_task(DONE, text="yes")
     from_file, from_stdin = await asyncio.gather(
-        command("result", "--api-key-file", str(file), task_id),
-        command("result", "--api-key-file", "-", task_id, stdin=API_KEY),
+        command.here("result", "--api-key-file", str(file), task_id),
+        command.here("result", "--api-key-file", "-", task_id, stdin=API_KEY),
     )
     assert (from_file.code, from_file.out) == (from_stdin.code, from_stdin.out) == (0, "yes\n")
 

@@ -8,17 +8,16 @@ import signal
 import pytest
 
 from distribute_async.emulator import Emulator
-from tests.cli.conftest import NEVER, Command, Terminal, says
+from tests.cli.conftest import DONE, NEVER, Command, Terminal, says
 
-DONE = [(0.0, "COMPLETED")]
 COLOURS = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|9\d)[;m]")
 
 
 @pytest.mark.parametrize(
     ("columns", "head"),
     [
-        (140, ["task", "status", "time", "polls", "so far / answer"]),
-        (80, ["task", "status", "time", "polls", "so far / answer"]),
+        (140, ["task", "status", "time", "polls", "so far, answer"]),
+        (80, ["task", "status", "time", "polls", "so far, answer"]),
         (50, ["task", "status", "time", "polls"]),
         (40, ["task", "status", "time"]),
     ],
@@ -39,7 +38,7 @@ async def test_the_live_table(columns: int, head: list[str], emulator: Emulator,
         [first if columns == 140 else first[:8], "COMPLETED"],
         [second if columns == 140 else second[:8], "ERROR"],
     ]
-    if "so far / answer" in head:
+    if "so far, answer" in head:
         assert r"\x1b[2JWell \x9b1mdone" in last[0]
     assert "\x1b[2J" not in shown
     assert "\x9b" not in shown
