@@ -28,6 +28,7 @@ from distribute_async import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    SubmitUncertainError,
     TaskFailedError,
     WaitTimeoutError,
 )
@@ -48,6 +49,10 @@ _PROBLEMS: list[tuple[type[DistributeError], tuple[HTTPStatus, str]]] = [
     (BadRequestError, (HTTPStatus.BAD_REQUEST, "The inference service refuses this request.")),
     (TaskFailedError, (HTTPStatus.BAD_GATEWAY, "The task failed; the inference service gives no reason.")),
     (WaitTimeoutError, (HTTPStatus.GATEWAY_TIMEOUT, "The task takes longer than this; it goes on.")),
+    (
+        SubmitUncertainError,
+        (HTTPStatus.BAD_GATEWAY, "The task may have been created, or not; trying again may make two."),
+    ),
     (APITimeoutError, _LATE),
     (APIConnectionError, (HTTPStatus.BAD_GATEWAY, "The inference service can't be reached.")),
     (RateLimitError, _BUSY),
