@@ -217,6 +217,9 @@ class DistributeClient:
             raise ConfigurationError(
                 "proxy= and ssl_context= belong to a session: set them up in the one given as session="
             )
+        for name, given, kind in (("pacing", pacing, Pacing), ("retry", retry, Retry), ("limits", limits, Limits)):
+            if not (given is None or isinstance(given, kind)):
+                raise ConfigurationError(f"{name} must be a {kind.__name__}, not {given!r}")
         self._timeout = wait_timeout(timeout)
         self._limits = limits or Limits()
         self._url = service_url(base_url, allow_insecure=allow_insecure)

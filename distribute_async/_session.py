@@ -237,7 +237,11 @@ _FAULTS: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ClientConnectorDNSError, "the service's host name isn't found", "dns"),
     (aiohttp.ClientSSLError, "the TLS handshake failed", "tls"),
     (ssl.SSLError, "the TLS connection broke", "tls"),
-    (aiohttp.ClientConnectorError, "can't connect to the service", "connect"),
+    (
+        aiohttp.ClientConnectorError,
+        "can't connect to the service (is base_url right, and does it listen there?)",
+        "connect",
+    ),
     (aiohttp.ClientConnectionError, "the connection was lost before the answer", "disconnected"),
     (aiohttp.ClientPayloadError, "the connection was lost within the answer", "body"),
     (aiohttp.ClientResponseError, "the answer is no HTTP", "protocol"),

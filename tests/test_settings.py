@@ -247,3 +247,13 @@ async def test_cookies_are_not_kept() -> None:
     ):
         await client.wait_for_result(ID)
         assert [request.header("cookie") for request in server.requests] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("pacing", "learned"), ("pacing", {"initial": 1}), ("retry", 3), ("limits", Retry())]
+)
+def test_settings_of_another_type_are_refused(name: str, wrong: object) -> None:
+    """What is no `Pacing`, `Retry` or `Limits` is refused when the client is made, not at its first call."""
+    settings: dict[str, Any] = {name: wrong}
+    with pytest.raises(ConfigurationError, match=f"{name} must be a {name.capitalize()}, not"):
+        DistributeClient("key", **settings)
