@@ -66,7 +66,7 @@ class Tasks(Generic[P, R]):
         """
         request = self._kind.request_type(*args, **fields)
         creation = _Creation(self._client, self._kind.create, request.body())
-        created = await Watch(creation, "", self._client.seconds(request.timeout), single=True)
+        created = await Watch(creation, "", self._client.seconds(request.timeout))
         return self.watch(created.id, timeout=request.timeout)
 
     async def submit_and_wait(self, *args: P.args, **fields: P.kwargs) -> R:
@@ -99,7 +99,7 @@ class Tasks(Generic[P, R]):
         `NotFoundError` at once. `timeout` (seconds, None for none; the client's by default) covers all attempts
         and raises `WaitTimeoutError`.
         """
-        return await Watch(self, checked_id(task_id), self._client.seconds(timeout), single=True)
+        return await Watch(_Look(self), checked_id(task_id), self._client.seconds(timeout))
 
     def as_completed(self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW) -> TaskStream[Outcome[R]]:
         """Follow many tasks: an `Outcome` of each as it ends, none lost. See `TaskStream`.
@@ -119,10 +119,21 @@ class Tasks(Generic[P, R]):
         """
         return TaskStream(Changes(self, ids, timeout=wait_timeout(timeout), window=checked_count("window", window)))
 
-    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[R]]:
+    def follow(self, task_id: str, *, single: bool = False) -> tuple[Poller, Track[R]]:
         """For `Watch`: where to wait. Raises `ClientClosedError`."""
         poller = self._client.poller()
         return poller, poller.track(self._kind.result, task_id, single=single)
+
+
+class _Look(Generic[R]):
+    """Where the one poll of a fetch finds its track, which is always a new one."""
+
+    def __init__(self, tasks: Tasks[..., R]) -> None:
+        self._tasks = tasks
+
+    def follow(self, task_id: str) -> tuple[Poller, Track[R]]:
+        """A track of its own."""
+        return self._tasks.follow(task_id, single=True)
 
 
 class _Creation:
@@ -133,7 +144,7 @@ class _Creation:
         self._endpoint = endpoint
         self._body = body
 
-    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[Created]]:  # noqa: ARG002 - as for any Source
+    def follow(self, task_id: str) -> tuple[Poller, Track[Created]]:  # noqa: ARG002 - as for any Source
         """A new one: there is no id yet."""
         poller = self._client.poller()
         return poller, poller.creation(self._endpoint, self._body)

@@ -212,7 +212,7 @@ class Crowd(Generic[R, T]):
             self._failed += 1
             self._items.append(self._ended(str(given), None, error))
             return
-        poller, track = self._source.follow(task_id, single=False)
+        poller, track = self._source.follow(task_id)
         now = poller.time()
         if self._poller is None:
             self._poller, self._started, self._polls_before = poller, now, poller.tally.polls

@@ -49,13 +49,14 @@ _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Shar
 class _SharedTasks:
     """Where a module-level watch finds its track: the running loop's shared client, held from the first use on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, single: bool = False) -> None:
+        self._single = single
         self._client: _SharedClient | None = None
 
-    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[ChatResult]]:
+    def follow(self, task_id: str) -> tuple[Poller, Track[ChatResult]]:
         if self._client is None:
             self._client = self._shared()
-        return self._client.chat.follow(task_id, single=single)
+        return self._client.chat.follow(task_id, single=self._single)
 
     @staticmethod
     def _shared() -> _SharedClient:
@@ -71,7 +72,7 @@ class _SharedTasks:
 
 def _watch(task_id: str | uuid.UUID, timeout: float | Default | None, *, single: bool = False) -> Watch[ChatResult]:
     seconds = DEFAULT_TIMEOUT if timeout is DEFAULT else wait_timeout(timeout)
-    return Watch(_SharedTasks(), checked_id(task_id), seconds, single=single)
+    return Watch(_SharedTasks(single=single), checked_id(task_id), seconds)
 
 
 def watch(

@@ -22,7 +22,7 @@ from distribute_async._track import HISTORY, Track, closed
 class Source(Protocol[R]):
     """Where a watch finds its track, at its first use."""
 
-    def follow(self, task_id: str, *, single: bool) -> tuple[Poller, Track[R]]:
+    def follow(self, task_id: str) -> tuple[Poller, Track[R]]:
         """The poller and the track for an id. Raises where the client can't work."""
 
 
@@ -71,15 +71,14 @@ class Watch(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_cursor", "_failure", "_first", "_hearing", "_is_iterating", "_poller", "_single", "_source",
-        "_started", "_task_id", "_timeout", "_track",
+        "__weakref__", "_cursor", "_failure", "_first", "_hearing", "_is_iterating", "_poller", "_source", "_started",
+        "_task_id", "_timeout", "_track",
     )  # fmt: skip
 
-    def __init__(self, source: Source[R], task_id: str, timeout: float, *, single: bool = False) -> None:
+    def __init__(self, source: Source[R], task_id: str, timeout: float) -> None:
         self._source = source
         self._task_id = task_id
         self._timeout = timeout
-        self._single = single
         self._poller: Poller | None = None
         self._track: Track[R] | None = None
         self._started = 0.0
@@ -148,7 +147,7 @@ class Watch(Generic[R]):
         track = await self._wait(wants_all=False)
         result = track.walk.result
         assert result is not None  # noqa: S101 - a walk that is over without an error has one
-        if result.is_failed and not self._single:
+        if result.is_failed and not track.walk.single:
             raise self._told(TaskFailedError(result))
         return result
 
@@ -188,7 +187,7 @@ class Watch(Generic[R]):
             return _UNHEARD
         if self._hearing is None or self._hearing.is_interrupted:
             self._hearing = poller.telemetry.hear(
-                track, kind=track.endpoint.name, task_id=self._task_id, is_fetch=self._single
+                track, kind=track.endpoint.name, task_id=self._task_id, is_fetch=track.walk.single
             )
         return self._hearing
 
@@ -196,7 +195,7 @@ class Watch(Generic[R]):
         result = track.walk.result
         if not track.walk.is_over or track.walk.error is not None or result is None:
             return
-        if result.is_failed and not self._single:
+        if result.is_failed and not track.walk.single:
             hearing.end("error", self._told(TaskFailedError(result)))
         else:
             hearing.end("result")
@@ -205,7 +204,7 @@ class Watch(Generic[R]):
         if self._poller is not None:
             self._poller.check_loop()
         if self._poller is None or self._track is None:
-            self._poller, self._track = self._source.follow(self._task_id, single=self._single)
+            self._poller, self._track = self._source.follow(self._task_id)
             self._started = self._poller.time()
             # Joining others, begin with the newest status that they know.
             self._first = self._cursor = max(0, self._track.seen - 1)
