@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 import termios
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ DONE = [(0.0, "COMPLETED")]
 UNKNOWN_ID = "0c2b6e5e-6f0e-4b0e-9d3c-6d1f2a7b8c9d"
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """What is started here can be interrupted, even where SIGINT is ignored, as by `&` in a script."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 def says(status: str, **more: Any) -> Fault:
