@@ -17,7 +17,6 @@ from distribute_async._config import (
     Default,
     Limits,
     Retry,
-    checked_count,
     checked_ssl_context,
     request_headers,
     secret_key,
@@ -109,7 +108,7 @@ class Tasks(Generic[P, R]):
         too, is the outcome of its task and doesn't end the others. Raises `ConfigurationError` for arguments that
         can't work.
         """
-        return TaskStream(Completions(self, ids, timeout=wait_timeout(timeout), window=checked_count("window", window)))
+        return TaskStream(Completions(self, ids, timeout=timeout, window=window))
 
     def watch_many(self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW) -> TaskStream[Transition[R]]:
         """Follow many tasks: each `Transition` of any of them as it comes. Arguments as for `as_completed`.
@@ -117,7 +116,7 @@ class Tasks(Generic[P, R]):
         A task that ends in ERROR has that as its last transition. Where following a task ends early, the last one has
         the reason in `error`, and no status.
         """
-        return TaskStream(Changes(self, ids, timeout=wait_timeout(timeout), window=checked_count("window", window)))
+        return TaskStream(Changes(self, ids, timeout=timeout, window=window))
 
     def follow(self, task_id: str, *, single: bool = False) -> tuple[Poller, Track[R]]:
         """For `Watch`: where to wait. Raises `ClientClosedError`."""

@@ -73,7 +73,8 @@ def positive(default: float) -> Any:
     return _field(default=default, validator=check)
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number of 1 or more, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -81,7 +82,7 @@ def count(default: int) -> Any:
     """A field for a whole number of 1 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(_is_count(value), instance, attribute, value, "a whole number of 1 or more")
+        _refuse_unless(is_count(value), instance, attribute, value, "a whole number of 1 or more")
 
     return _field(default=default, validator=check)
 
@@ -132,7 +133,7 @@ class Limits:
 
 def checked_count(name: str, value: int) -> int:
     """An argument that is a whole number of 1 or more; refuses all else."""
-    if not _is_count(value):
+    if not is_count(value):
         raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
     return value
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 from attrs import frozen
 
+from distribute_async._config import checked_count, wait_timeout
 from distribute_async._errors import DistributeError, InvalidTaskIdError, TaskFailedError
 from distribute_async._ids import AT_ONCE, Id, Ids, Supply
 from distribute_async._models import Outcome, R, Transition
@@ -126,14 +127,14 @@ class Crowd(Generic[R, T]):
     #: Whether each transition is an item, or only each end.
     wants_all: bool
 
-    def __init__(self, source: Source[R], ids: Ids, *, timeout: float, window: int) -> None:
-        self.timeout = timeout
+    def __init__(self, source: Source[R], ids: Ids, *, timeout: float | None, window: int) -> None:
+        self.timeout = wait_timeout(timeout)
         #: Nobody is suspended on the stream now.
         self.is_away = True
         #: Tracks whose polls came due meanwhile.
         self.missed: list[Track[R]] = []
         self._source = source
-        self._window = window
+        self._window = checked_count("window", window)
         self._total = len(ids) if isinstance(ids, Sized) else None
         self._ids = Supply(ids, lambda: self._room() > 0, self._stir)
         #: How many tasks are followed. The poller knows which: a set of them here would be a tenth of what each costs.
@@ -210,7 +211,7 @@ class Crowd(Generic[R, T]):
             task_id = checked_id(given)
         except InvalidTaskIdError as error:
             self._failed += 1
-            self._items.append(self._ended(str(given), None, error))
+            self._tell_end(str(given), None, error)
             return
         poller, track = self._source.follow(task_id)
         now = poller.time()
@@ -248,16 +249,15 @@ class Crowd(Generic[R, T]):
             error = track.told(error, self._elapsed(member))
         self._done += error is None
         self._failed += error is not None
-        if not (self.wants_all and (error is None or isinstance(error, TaskFailedError))):
-            self._items.append(self._ended(track.walk.task_id, track, error))
+        self._tell_end(track.walk.task_id, track, error)
         if member.hearing is not None:
             member.hearing.end("result" if error is None else "error", error)
         self._let_go(member)
         self._stir()
 
     @abstractmethod
-    def _ended(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> T:
-        """The item for the end of a task; without a track none could be followed."""
+    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
+        """Add the item for the end of a task, if it wants one; without a track none could be followed."""
 
     def _let_go(self, member: _Member[R]) -> asyncio.Task[Any] | None:
         self._waiting -= 1
@@ -318,9 +318,9 @@ class Completions(Crowd[R, Outcome[R]]):
 
     wants_all = False
 
-    def _ended(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> Outcome[R]:
+    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
         result = None if error is not None or track is None else track.walk.result
-        return Outcome(task_id=task_id, result=result, error=error)
+        self._items.append(Outcome(task_id=task_id, result=result, error=error))
 
 
 class Changes(Crowd[R, Transition[R]]):
@@ -328,13 +328,16 @@ class Changes(Crowd[R, Transition[R]]):
 
     wants_all = True
 
-    def _ended(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> Transition[R]:
-        return Transition(
+    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
+        if error is None or isinstance(error, TaskFailedError):
+            return  # the last transition has told it
+        change: Transition[R] = Transition(
             task_id=task_id,
             previous=None if track is None else track.walk.status,
             status=None,
             result=None,
-            elapsed=0.0 if error is None else error.elapsed,
+            elapsed=error.elapsed,
             polls=0 if track is None else track.walk.attempts,
             error=error,
         )
+        self._items.append(change)

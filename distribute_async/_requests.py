@@ -9,13 +9,13 @@ the service's own defaults hold.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 from attrs import Attribute, field, frozen
 
-from distribute_async._config import DEFAULT, Default, is_number
+from distribute_async._config import DEFAULT, Default, is_count, is_number
 from distribute_async._errors import ConfigurationError
 from distribute_async._models import Message
 
@@ -26,45 +26,45 @@ def _check(name: str, want: str, fits: bool) -> None:
         raise ConfigurationError(f"{name} must be {want}")
 
 
+def _checked(want: str, fits: Callable[[Any], bool], **options: Any) -> Any:
+    """A field for a value that fits."""
+
+    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
+        _check(attribute.name, want, fits(value))
+
+    return field(validator=check, **options)
+
+
+def _optional(want: str, fits: Callable[[Any], bool]) -> Any:
+    """The same for one that may be left out."""
+    return _checked(want, lambda value: value is None or fits(value), default=None)
+
+
 def _number(low: float | None, high: float, *, whole: bool = False) -> Any:
     """An optional field for a number within documented bounds."""
     kind = "a whole number" if whole else "a number"
-    want = f"{kind} of at most {high:g}" if low is None else f"{kind} from {low:g} to {high:g}"
 
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        fits = value is None or (is_number(value) and value <= high and (low is None or value >= low))
-        _check(attribute.name, want, fits and (value is None or not whole or isinstance(value, int)))
+    def fits(value: Any) -> bool:
+        is_kind = is_number(value) and (isinstance(value, int) or not whole)
+        return is_kind and value <= high and (low is None or value >= low)
 
-    return field(default=None, validator=check)
+    return _optional(f"{kind} of at most {high:g}" if low is None else f"{kind} from {low:g} to {high:g}", fits)
 
 
 def _count() -> Any:
     """An optional field for a whole number of 1 or more."""
-
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        fits = value is None or (isinstance(value, int) and is_number(value) and value >= 1)
-        _check(attribute.name, "a whole number of 1 or more", fits)
-
-    return field(default=None, validator=check)
+    return _optional("a whole number of 1 or more", is_count)
 
 
 def _text(shortest: int, longest: int) -> Any:
     """A required field for a text; lengths in characters."""
-
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        fits = isinstance(value, str) and shortest <= len(value) <= longest
-        _check(attribute.name, f"a text of {shortest} to {longest} characters", fits)
-
-    return field(validator=check, repr=False)
+    want = f"a text of {shortest} to {longest} characters"
+    return _checked(want, lambda value: isinstance(value, str) and shortest <= len(value) <= longest, repr=False)
 
 
 def _name() -> Any:
     """A required field for a name."""
-
-    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        _check(attribute.name, "a text that is not empty", isinstance(value, str) and bool(value))
-
-    return field(validator=check)
+    return _checked("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 
 
 def _conversation(_: object, attribute: Attribute[Any], value: Any) -> None:

@@ -18,7 +18,6 @@ from distribute_async._config import (
     DEFAULT_TIMEOUT,
     Default,
     Secret,
-    checked_count,
     secret_key,
     wait_timeout,
 )
@@ -121,8 +120,7 @@ def as_completed(
     """Follow many chat tasks to their ends: see `Tasks.as_completed`. `client` as for `watch`."""
     if client is not None:
         return client.as_completed(ids, timeout=timeout, window=window)
-    crowd = Completions(_SharedTasks(), ids, timeout=wait_timeout(timeout), window=checked_count("window", window))
-    return TaskStream(crowd)
+    return TaskStream(Completions(_SharedTasks(), ids, timeout=timeout, window=window))
 
 
 def watch_many(
@@ -131,5 +129,4 @@ def watch_many(
     """Follow the transitions of many chat tasks: see `Tasks.watch_many`. `client` as for `watch`."""
     if client is not None:
         return client.watch_many(ids, timeout=timeout, window=window)
-    crowd = Changes(_SharedTasks(), ids, timeout=wait_timeout(timeout), window=checked_count("window", window))
-    return TaskStream(crowd)
+    return TaskStream(Changes(_SharedTasks(), ids, timeout=timeout, window=window))
