@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from distribute_async import DistributeClient, Pacing
 from distribute_async.emulator import Emulator
 from tests.emulator.specification import check_answer
+from tests.wheels import built_wheel
 
 
 def pytest_sessionstart() -> None:
@@ -23,6 +25,12 @@ def every_answer_is_checked() -> Iterator[None]:
     Emulator.listeners.append(check_answer)
     yield
     Emulator.listeners.remove(check_answer)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built once for all tests of what users install."""
+    return built_wheel(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import tomllib
-import venv
 import zipfile
 from collections.abc import Sequence
 from email.parser import Parser
@@ -17,8 +14,8 @@ import pytest
 from attrs import frozen
 
 from distribute_async.emulator import Emulator
+from tests.wheels import ROOT, environment_with
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -46,22 +43,9 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Build the wheel and install it alone."""
-    place = tmp_path_factory.mktemp("packaging")
-
-    def python(*arguments: str | Path) -> None:
-        command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    python("build", "--wheel", "--outdir", place, ROOT)
-    (wheel,) = place.glob("*.whl")
-    home = place / "env"
-    venv.create(home, with_pip=False, symlinks=os.name != "nt")
-    constraints = ROOT / "constraints.txt"
-    python("pip", "--quiet", "--python", home, "install", "--constraint", constraints, wheel)
-    return Installed(wheel, home / ("Scripts" if os.name == "nt" else "bin"))
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """An environment with the wheel alone."""
+    return Installed(wheel, environment_with(tmp_path_factory.mktemp("packaging"), wheel))
 
 
 WAIT = """

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import pytest
 
 from tests.testing.conftest import Project
-
-ROOT = Path(__file__).parents[2]
+from tests.wheels import environment_with
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that holds the wheel, what the extra brings, and anyio."""
-    place = tmp_path_factory.mktemp("wheel")
-
-    def python(*arguments: str | Path) -> None:
-        command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    python("build", "--wheel", "--outdir", place, ROOT)
-    (wheel,) = place.glob("*.whl")
-    home = place / "env"
-    venv.create(home, with_pip=False, symlinks=os.name != "nt")
-    constraints = ROOT / "constraints.txt"
-    python("pip", "--quiet", "--python", home, "install", "-c", constraints, f"{wheel}[testing]", "anyio")
-    return home / ("Scripts" if os.name == "nt" else "bin") / "python"
+    return environment_with(tmp_path_factory.mktemp("wheel"), f"{wheel}[testing]", "anyio") / "python"
 
 
 USED = """
