@@ -82,6 +82,8 @@ class Session:
         self._targets: dict[str, URL] = {}
         self._headers = headers
         self._limits = limits
+        # `total` would count waiting for a place in the caller's pool; the clock of `post` does it right.
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout)
         self._given = given
         self._own: aiohttp.ClientSession | None = None
         self._proxy = proxy
@@ -166,8 +168,7 @@ class Session:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            # `total` would count waiting for a place in the caller's pool; the clock above does it right.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_timeout),
+            timeout=self._timeout,
         ) as response:
             if body.protocol is None or body.is_withheld:  # it came before the request was sent
                 response.close()

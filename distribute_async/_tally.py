@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from distribute_async._errors import DistributeError
@@ -50,7 +51,8 @@ class Tally:
 
     def moved(self, track: Track[R], transition: Transition[R]) -> None:
         """The task has a new status."""
-        log.debug("a task is %s", transition.status, extra=_about(track, status=str(transition.status)))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("a task is %s", transition.status, extra=_about(track, status=str(transition.status)))
         if self._telemetry is not None and track.trace is not None:
             for wait in list(track.trace.waits):
                 self._telemetry.tell(self._telemetry.observer.wait_moved, wait, transition)
