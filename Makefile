@@ -30,7 +30,7 @@ docs: .venv/.dev ## build the documentation into docs/_build/html
 
 unit: .venv/.dev
 	@sh tests/integrations/install-browser.sh
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov --cov-report=term
 
 # The long suites; shorter slices of each run in `make test`.
 

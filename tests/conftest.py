@@ -29,7 +29,7 @@ def every_answer_is_checked() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built once for all tests of what users install."""
+    """The wheel, built once in each process of a test run, for all tests of what users install."""
     return built_wheel(tmp_path_factory.mktemp("dist"))
 
 
