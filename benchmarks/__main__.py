@@ -132,8 +132,8 @@ def measure(server: Server, name: str, subject: str, count: int, number: int) ->
 
 def takes_part(client: str, workload: str) -> bool:
     about = CLIENTS[client]
-    if about.is_for_comparison:
-        return workload == "log-normal"
+    if about.workloads:
+        return workload in about.workloads
     return about.is_about_pacing or not WORKLOADS[workload].is_about_pacing
 
 
