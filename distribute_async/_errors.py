@@ -149,9 +149,9 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404 or 410: the service knows no such task (any more)."""
+    """404 or 410: the service knows no such task (any more), or there is nothing at this address."""
 
-    _hint = "the service knows no such task: check the id, the kind of task and base_url"
+    _hint = "no such task, or nothing at this address: check the id, the kind of task and base_url"
 
 
 class RateLimitError(APIStatusError):

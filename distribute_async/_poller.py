@@ -3,17 +3,14 @@
 Used by `_watch`, `_many`, `_client`. Whoever waits hangs a `Waiter` on a `Track`, and nothing else keeps a poll going:
 with no waiter a track has no timer, no exchange and no place in the queue, and it vanishes with the last who knows it.
 
-One heap and one timer of the event loop serve all tracks (next polls and deadlines; a timer each is dear), and an
-asyncio task exists only while an HTTP exchange is under way.
+One `Schedule` serves all tracks, for next polls, deadlines and exchanges that take too long, and an asyncio task exists
+only while an HTTP exchange is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
-import heapq
-import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -22,14 +19,15 @@ from weakref import WeakValueDictionary
 
 from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import APIConnectionError, ConfigurationError, DistributeError
+from distribute_async._errors import APIConnectionError, APITimeoutError, ConfigurationError, DistributeError
 from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
 from distribute_async._models import Created, R
 from distribute_async._observer import Stats, Telemetry, Trace
+from distribute_async._schedule import Schedule
 from distribute_async._session import Answer, Session
 from distribute_async._tally import Tally
-from distribute_async._track import Entry, Track, Waiter, closed
+from distribute_async._track import Exchange, Track, Waiter, closed
 from distribute_async._walk import Creation, Pace, Walk
 
 #: The last poll before a deadline starts twice the usual exchange's time ahead of it, and at least this much.
@@ -54,11 +52,7 @@ class Poller:
         self._known: dict[Endpoint[Any], WeakValueDictionary[str, Track[Any]]] = {}
         self._active: dict[Track[Any], None] = {}  # a set of ten thousand is four times as large
         self._ready: OrderedDict[Track[Any], None] = OrderedDict()
-        self._heap: list[Entry] = []
-        self._dead_entries = 0
-        self._order = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0  # uvloop's timers don't tell it where that time has come already
+        self._schedule = Schedule(self._loop)
         self._usual_exchange = 0.0
         #: What an outage's waits end in, if it lasts too long.
         self._last_fault: DistributeError = APIConnectionError("the service is down")
@@ -124,12 +118,13 @@ class Poller:
             return None
         del self._active[track]
         self._ready.pop(track, None)
-        self._unplan(track)
+        self._schedule.remove(track)
         if not self._active:
-            self._disarm()
-        if track.exchange is not None:
-            track.exchange.cancel()
-        return track.exchange
+            self._schedule.disarm()
+        if track.exchange is None:
+            return None
+        track.exchange.task.cancel()
+        return track.exchange.task
 
     async def leave(self, track: Track[Any], waiter: Waiter) -> None:
         """What `drop` does, until the exchange has ended and what should be closed is closed."""
@@ -148,7 +143,7 @@ class Poller:
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and close the session where it was made here."""
         self.is_closed = True
-        exchanges = [track.exchange for track in self._active if track.exchange is not None]
+        exchanges = [track.exchange.task for track in self._active if track.exchange is not None]
         for track in list(self._active):
             if not track.walk.is_over:
                 self._end(track, closed())
@@ -156,7 +151,7 @@ class Poller:
             exchange.cancel()
         if exchanges:
             await asyncio.wait(exchanges)
-        self._disarm()
+        self._schedule.disarm()
         await self._session.close()
 
     def stats(self) -> Stats:
@@ -183,9 +178,12 @@ class Poller:
                 waiter.wake()
             track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
         if walk.is_over or not track.waiters:
-            self._unplan(track)
+            self._schedule.remove(track)
             return
-        if track.exchange is None and track not in self._ready and self._is_due(track, now):
+        if track.exchange is not None:
+            if track.exchange.cut_at <= now:
+                track.exchange.cut()
+        elif track not in self._ready and self._is_due(track, now):
             self._ready[track] = None
         down_since = self._gate.down_since
         if track in self._ready and down_since is not None and walk.outage_ends(down_since) <= now:
@@ -208,28 +206,19 @@ class Poller:
 
     def _plan(self, track: Track[Any]) -> None:
         when = track.deadline
-        if track in self._ready:
+        if track.exchange is not None:
+            when = min(when, track.exchange.cut_at)
+        elif track in self._ready:
             if self._gate.down_since is not None:
                 when = min(when, track.walk.outage_ends(self._gate.down_since))
-        elif track.exchange is None:
+        else:
             when = min(when, self._next_poll(track))
-        if track.entry is not None and track.entry[0] == when:
-            return
-        self._unplan(track)
-        if when < math.inf:
-            track.entry = Entry((when, next(self._order), track))
-            heapq.heappush(self._heap, track.entry)
-
-    def _unplan(self, track: Track[Any]) -> None:
-        if track.entry is not None:
-            track.entry[2] = None
-            track.entry = None
-            self._dead_entries += 1
+        self._schedule.put(track, when)
 
     def _end(self, track: Track[Any], error: DistributeError) -> None:
         track.walk.end(error)
         self._ready.pop(track, None)
-        self._unplan(track)
+        self._schedule.remove(track)
         self._tell(track)
 
     def _tell(self, track: Track[Any]) -> None:
@@ -237,18 +226,12 @@ class Poller:
             if waiter.wants_all or track.walk.is_over:
                 waiter.wake()
 
-    # The timer, and the exchanges that are due.
+    # The exchanges that are due.
 
     def _look(self) -> None:
-        self._timer = None
         now = self.time()
-        while self._heap and self._heap[0][0] <= now:
-            track = heapq.heappop(self._heap)[2]
-            if track is None:
-                self._dead_entries -= 1
-            else:
-                track.entry = None
-                self._attend(track, now)
+        for track in self._schedule.due(now):
+            self._attend(track, now)
         self._pump()
 
     def _pump(self) -> None:
@@ -268,7 +251,7 @@ class Poller:
             else:
                 for waiter in track.waiters:
                     waiter.missed()
-        self._arm(gate_opens)
+        self._schedule.arm(self._look, gate_opens)
 
     def _first_in_line(self) -> Track[Any]:
         first = next(iter(self._ready))
@@ -276,43 +259,25 @@ class Poller:
             return first
         return next((track for track in self._ready if track.walk.is_read), first)
 
-    def _arm(self, gate_opens: float) -> None:
-        if self._dead_entries > 64 + len(self._heap) // 2:
-            self._heap = [entry for entry in self._heap if entry[2] is not None]
-            heapq.heapify(self._heap)
-            self._dead_entries = 0
-        while self._heap and self._heap[0][2] is None:
-            heapq.heappop(self._heap)
-            self._dead_entries -= 1
-        when = min(gate_opens, self._heap[0][0] if self._heap else math.inf)
-        # A timer that comes too early only looks and sets the next one: cheaper than to replace it each time.
-        if when < math.inf and (self._timer is None or when < self._timer_at):
-            self._disarm()
-            self._timer_at = when
-            self._timer = self._loop.call_at(when, self._look)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _start(self, track: Track[Any], now: float) -> None:
-        was_probe = self._gate.enter(now)
         track.has_led = now < track.walk.next_poll
         track.polled_at = now
-        track.exchange = self._loop.create_task(self._poll(track), context=self._context)
+        exchange = Exchange[Any](was_probe=self._gate.enter(now), cut_at=now + self._session.connect_timeout)
+        exchange.task = self._loop.create_task(self._poll(track, exchange), context=self._context)
         # All that follows an exchange hangs on its end: a task cancelled before its first step runs no `finally`.
-        track.exchange.add_done_callback(functools.partial(self._finish, track, was_probe))
+        exchange.task.add_done_callback(lambda _: self._finish(track, exchange))
+        track.exchange = exchange
         self._plan(track)
 
-    async def _poll(self, track: Track[R]) -> R | DistributeError:
+    async def _poll(self, track: Track[R], exchange: Exchange[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
-        heard = await self._exchange(track)
+        heard = await self._exchange(track, exchange)
         if isinstance(heard, DistributeError):
             if track.walk.rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
             self.tally.exchange_ended(track, heard, self.time())
-            heard = await self._exchange(track)
+            exchange.cut_at, exchange.has_connection = self.time() + self._session.connect_timeout, False
+            heard = await self._exchange(track, exchange)
         if isinstance(heard, DistributeError):
             return heard
         digest = hash(heard.body) if heard.status_code == 200 else None
@@ -323,15 +288,25 @@ class Poller:
             track.digest = digest
         return result
 
-    async def _exchange(self, track: Track[Any]) -> Answer | DistributeError:
+    async def _exchange(self, track: Track[Any], exchange: Exchange[Any]) -> Answer | DistributeError:
         extra = None
         if self.telemetry is not None and track.trace is not None:
             extra = self.telemetry.request_headers(track.trace)
             track.trace.sent_at = self.time()
-        walk = track.walk
-        return await self._session.post(track.endpoint.path, walk.request(), extra, walk.may_send)
+        request = track.walk.request()
+        return await self._session.post(track.endpoint.path, request, extra, lambda: self._may_send(track, exchange))
 
-    def _finish(self, track: Track[R], was_probe: bool, exchange: asyncio.Task[R | DistributeError]) -> None:
+    def _may_send(self, track: Track[Any], exchange: Exchange[Any]) -> bool:
+        """There is a connection now, and time for the answer; whether the request is still wanted."""
+        exchange.has_connection = True
+        if track in self._active and not exchange.is_late:
+            exchange.cut_at = self.time() + self._session.exchange_timeout
+            if track.entry is None or exchange.cut_at < track.entry[0]:  # else the look planned for then plans the next
+                self._plan(track)
+                self._schedule.arm(self._look, math.inf)
+        return not exchange.is_late and track.walk.may_send()
+
+    def _finish(self, track: Track[R], exchange: Exchange[R]) -> None:
         track.exchange = None
         now = self.time()
         heard = self._outcome(exchange)
@@ -339,12 +314,12 @@ class Poller:
         evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
         down_since = self._gate.down_since
         key = track.walk.task_id or hex(id(track))  # a creation has no id yet: each is one of its own
-        self._gate.leave(key, evidence, now, was_probe=was_probe, is_crowd=len(self._active) > 1)
+        self._gate.leave(key, evidence, now, was_probe=exchange.was_probe, is_crowd=len(self._active) > 1)
         if down_since is None and self._gate.down_since is not None:
             self.tally.outage_began()
         elif down_since is not None and self._gate.down_since is None:
             self.tally.outage_ended(now - down_since)
-        self.tally.exchange_ended(track, heard, now, was_probe=was_probe)
+        self.tally.exchange_ended(track, heard, now, was_probe=exchange.was_probe)
         if evidence is Evidence.UP:
             took = now - track.polled_at
             self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
@@ -391,13 +366,14 @@ class Poller:
             track.waiters.remove(waiter)
             waiter.refuse(error)
 
-    def _outcome(self, exchange: asyncio.Task[R | DistributeError]) -> R | DistributeError | None:
-        """What an exchange came to; None where it was cut."""
-        if exchange.cancelled():
-            return None
-        bug = exchange.exception()
+    def _outcome(self, exchange: Exchange[R]) -> R | DistributeError | None:
+        """What an exchange came to; None where it was cut because nobody waits for it."""
+        if exchange.task.cancelled():
+            what = "no whole answer" if exchange.has_connection else "no connection"
+            return APITimeoutError(f"{what} in time") if exchange.is_late else None
+        bug = exchange.task.exception()
         if bug is None:
-            return exchange.result()
+            return exchange.task.result()
         # Nobody may hang for a mistake in this library: it counts as a fault.
         self.tally.broke(bug)
         return APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")

@@ -1,11 +1,12 @@
 """The aiohttp session wrapper: one HTTP exchange, its faults as values. The only module that knows the aiohttp client.
 
-Used by `_poller`. It knows nothing of tasks: a path and a request body go in, an `Answer` or an error comes out.
+Used by `_poller`, which also cuts what takes too long. It knows nothing of tasks: a path and a request body go in, an
+`Answer` or an error comes out.
 """
 
 from __future__ import annotations
 
-import asyncio
+import math
 import ssl
 from collections.abc import Callable, Mapping
 from weakref import WeakSet
@@ -49,15 +50,11 @@ class _Body(BytesPayload):
         super().__init__(content, content_type="application/json")
         self._may_send = may_send
         self.protocol: object = None
-        self.clock: asyncio.Timeout | None = None
-        self.allowance = 0.0
         #: Nothing was sent: something had come on the connection that nobody asked for, or it is wanted no longer.
         self.is_withheld = False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.protocol = getattr(writer, "protocol", None)
-        if self.clock is not None and not self.clock.expired():
-            self.clock.reschedule(asyncio.get_running_loop().time() + self.allowance)
         # aiohttp takes what came while the connection was idle (a server's 408 before it closes, a forgery) for the
         # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
         self.is_withheld = getattr(self.protocol, "should_close", False) or not self._may_send()
@@ -66,7 +63,11 @@ class _Body(BytesPayload):
 
 
 class Session:
-    """Exchanges with the service, over a session of its own (made on first use) or over the caller's."""
+    """Exchanges with the service, over a session of its own (made on first use) or over the caller's.
+
+    `connect_timeout` and `exchange_timeout`: seconds within which an exchange is to have a connection, and from then
+    on its whole answer. Waiting for a place in the caller's pool is no fault of the service's, and not counted.
+    """
 
     def __init__(
         self,
@@ -81,8 +82,10 @@ class Session:
         self._url = url
         self._targets: dict[str, URL] = {}
         self._headers = headers
-        self._limits = limits
-        # `total` would count waiting for a place in the caller's pool; the clock of `post` does it right.
+        self.connect_timeout = math.inf if given else limits.connect_timeout
+        self.exchange_timeout = limits.exchange_timeout
+        self._max_body_bytes = limits.max_body_bytes
+        # `total` would count waiting for a place in the caller's pool, too.
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout)
         self._given = given
         self._own: aiohttp.ClientSession | None = None
@@ -133,30 +136,23 @@ class Session:
     ) -> Answer | DistributeError:
         """One exchange, with `extra` headers. Whatever goes wrong is returned; only cancellation is raised.
 
-        `may_send` is asked just before anything is sent: from then on the service may have got it.
+        `may_send` is asked once there is a connection, just before anything is sent: from then on the service may have
+        got it.
         """
         session = self._session()
         if session.closed:
             return ClientClosedError("the aiohttp session given as session= is closed")
         body = _Body(content, may_send)
         try:
-            async with asyncio.timeout(None if self._given else self._limits.connect_timeout) as clock:
-                body.clock, body.allowance = clock, self._limits.exchange_timeout
-                return await self._exchange(session, path, body, extra)
-        except TimeoutError:
-            what = "no connection" if body.protocol is None else "no whole answer"
-            fault: DistributeError = APITimeoutError(f"{what} in time")
+            return await self._exchange(session, path, body, extra)
         except Exception as error:  # nothing of aiohttp's may reach the caller
             if type(error) is ValueError and body.protocol is None:
                 # aiohttp refuses credentials of the session's own (its auth=, or .netrc by trust_env) beside our key.
-                fault = ConfigurationError("the session given as session= can't send the key: it has credentials too")
-            else:
-                fault = connection_fault(error, was_used=body.protocol in self._used)
+                return ConfigurationError("the session given as session= can't send the key: it has credentials too")
+            return connection_fault(error, was_used=body.protocol in self._used)
         finally:
             if body.protocol is not None:
                 self._used.add(body.protocol)
-            body.clock = None
-        return fault
 
     async def _exchange(
         self, session: aiohttp.ClientSession, path: str, body: _Body, extra: Mapping[str, str] | None
@@ -175,12 +171,13 @@ class Session:
                 return APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
             pieces: list[bytes] = []
             size = 0
-            async for piece in response.content.iter_chunked(_PIECE):
+            while not response.content.at_eof():
+                piece = await response.content.read(_PIECE)
                 size += len(piece)
-                if size > self._limits.max_body_bytes:
+                if size > self._max_body_bytes:
                     response.close()
                     return APIResponseValidationError(
-                        f"the answer is larger than {self._limits.max_body_bytes} bytes (Limits.max_body_bytes)",
+                        f"the answer is larger than {self._max_body_bytes} bytes (Limits.max_body_bytes)",
                         "too_large",
                     )
                 pieces.append(piece)

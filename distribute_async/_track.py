@@ -46,9 +46,32 @@ class Waiter(Protocol):
 
 
 class Entry(list[Any]):
-    """[when, order, track] in the poller's heap; the track is None once it no longer counts. (Compared at C speed.)"""
+    """[when, order, track] in the schedule's heap; the track is None once it counts no longer. (Compared in C.)"""
 
     __slots__ = ()
+
+
+class Exchange(Generic[R]):
+    """An HTTP exchange under way for a track: the asyncio task that makes it, and when that is cut for being late."""
+
+    __slots__ = ("cut_at", "has_connection", "is_late", "task", "was_probe")
+
+    task: asyncio.Task[R | DistributeError]
+
+    def __init__(self, *, was_probe: bool, cut_at: float) -> None:
+        #: Whether it is the probe of an outage.
+        self.was_probe = was_probe
+        #: Loop time at which it is to be cut; first for having no connection, then for having no whole answer.
+        self.cut_at = cut_at
+        self.has_connection = False
+        #: It was cut at that time.
+        self.is_late = False
+
+    def cut(self) -> None:
+        """It took too long."""
+        self.is_late = True
+        self.cut_at = math.inf
+        self.task.cancel()
 
 
 class Track(Generic[R]):
@@ -67,7 +90,7 @@ class Track(Generic[R]):
         self.waiters: list[Waiter] = []  # nearly always one
         #: No waiter's deadline is earlier than this.
         self.deadline = math.inf
-        self.exchange: asyncio.Task[R | DistributeError] | None = None
+        self.exchange: Exchange[R] | None = None
         self.polled_at = -math.inf
         #: Whether a poll was made ahead of schedule, for somebody's deadline, since the last regular one.
         self.has_led = False
@@ -76,7 +99,7 @@ class Track(Generic[R]):
         self.history: list[Transition[R]] = []
         #: Transitions that are no longer in `history`.
         self.forgotten = 0
-        #: This track's place in the poller's heap.
+        #: This track's place in the schedule.
         self.entry: Entry | None = None
 
     @property

@@ -39,10 +39,11 @@ TESTS = {
     "_gate": ["test_gate.py"],
     "_walk": ["test_walk.py"],
     "_codec": ["test_codec.py", "test_models.py"],
+    "_schedule": _WAITING,
     "_poller": [*_WAITING, "faults/test_pause.py", "faults/test_connections.py", "telemetry", "test_cancellation.py"],
 }
 #: Those whose tests need an event loop, and so what `conftest.py` says of it; without it a mutant takes half as long.
-ASYNCHRONOUS = {"_poller"}
+ASYNCHRONOUS = {"_poller", "_schedule"}
 LEAST_SCORE = 90.0
 #: Loaded once for all mutants: what takes long to import, and nothing of ours.
 LIBRARIES = ["aiohttp.web", "backoff", "cattrs", "hypothesis", "looptime", "pytest_asyncio", "schemathesis", "trustme"]

@@ -141,6 +141,19 @@ async def test_a_place_in_a_callers_pool_may_take_long() -> None:
         assert now() == pytest.approx(30.0, abs=0.01)
 
 
+@pytest.mark.looptime
+async def test_an_exchange_over_a_callers_session_is_cut_too() -> None:
+    """An exchange without an answer is cut after `exchange_timeout`, though no connect timeout and no deadline run."""
+    async with (
+        MisbehavingServer(bad.silence(), DONE) as server,
+        aiohttp.ClientSession() as session,
+        new_client(server.url, session=session, limits=Limits(exchange_timeout=7.0)) as client,
+    ):
+        await client.wait_for_result(ID, timeout=None)
+        assert server.times[0] == pytest.approx(0.0, abs=0.01)
+        assert 7.0 < server.times[1] < 8.0
+
+
 async def test_two_clients_may_share_a_session() -> None:
     """Closing one client leaves another one on the same session in work."""
     async with MisbehavingServer(DONE) as server, aiohttp.ClientSession() as session:

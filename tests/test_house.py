@@ -37,6 +37,7 @@ FLOORS = [
     "_walk",
     "_gate",
     "_track",
+    "_schedule",
     "_tally",
     "_poller",
     "_watch",

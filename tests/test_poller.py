@@ -23,17 +23,18 @@ def poller_of(client: DistributeClient) -> Poller:
 
 def assert_books_are_right(poller: Poller) -> None:
     """Each entry of the heap counts for one track or is known to be dead, and all who wait are attended to."""
-    dead = [entry for entry in poller._heap if entry[2] is None]
-    assert poller._dead_entries == len(dead)
-    assert all(entry[2] is None or entry[2].entry is entry for entry in poller._heap)
+    schedule = poller._schedule
+    dead = [entry for entry in schedule._heap if entry[2] is None]
+    assert schedule._dead == len(dead)
+    assert all(entry[2] is None or entry[2].entry is entry for entry in schedule._heap)
     for track in poller._active:
         assert track.waiters
         assert track.exchange is not None or track.entry is not None or track in poller._ready
         assert track.deadline <= min(waiter.deadline for waiter in track.waiters)
     assert poller._ready.keys() <= poller._active.keys()
-    if poller._heap and poller._active:
-        assert poller._timer is not None
-        assert poller._timer.when() <= poller._heap[0][0]
+    if schedule._heap and poller._active:
+        assert schedule._timer is not None
+        assert schedule._timer.when() <= schedule._heap[0][0]
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ async def test_waits_that_are_over_leave_no_entries() -> None:
             waits = [asyncio.ensure_future(watch) for watch in watches]
             await asyncio.sleep(0.001)
             assert_books_are_right(poller)
-            largest = max(largest, len(poller._heap))
+            largest = max(largest, len(poller._schedule._heap))
             for wait in waits:
                 wait.cancel()
             await asyncio.wait(waits)

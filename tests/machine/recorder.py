@@ -7,7 +7,7 @@ Two seams of the library are listened to, and nothing about them is changed: whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -16,12 +16,12 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from attrs import define, field
 
-from distribute_async import APIConnectionError, ChatResult, DistributeError, TaskStatus, Watch
+from distribute_async import APIConnectionError, APITimeoutError, ChatResult, DistributeError, TaskStatus, Watch
 from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
 from distribute_async._poller import Poller
 from distribute_async._session import Answer, Session
-from distribute_async._track import Track
+from distribute_async._track import Exchange, Track
 from tests.machine.plan import Plan
 from tests.machine.service import Service
 from tests.waiting import now
@@ -131,19 +131,25 @@ class Recorder:
             self._followed.setdefault(task, {})[task_id] = log
             return followed
 
-        async def heard_post(session: Session, path: str, content: bytes, *rest: Any) -> Answer | DistributeError:
-            entry = self._entry()
+        async def heard_post(
+            session: Session, path: str, content: bytes, extra: Any, may_send: Callable[[], bool]
+        ) -> Answer | DistributeError:
+            entry, exchange = self._entry()
             try:
                 if self._service is None:
-                    heard = await post(session, path, content, *rest)
+                    heard = await post(session, path, content, extra, may_send)
                 else:
-                    heard = await self._service.post(content)
+                    heard = await self._service.post(content, may_send)
                 entry.outcome = (
                     decode(heard.status_code, heard.headers, heard.body, ChatResult)
                     if isinstance(heard, Answer)
                     else heard
                 )
                 return heard
+            except asyncio.CancelledError:
+                if exchange.is_late:
+                    entry.outcome = APITimeoutError("no whole answer in time")
+                raise
             except RuntimeError:  # scripted: a mistake in this library
                 entry.outcome = APIConnectionError("the exchange broke with RuntimeError", "unexpected")
                 raise
@@ -154,14 +160,18 @@ class Recorder:
         with mock.patch.object(Poller, "track", heard_track), mock.patch.object(Session, "post", heard_post):
             yield
 
-    def _entry(self) -> Post:
+    def _entry(self) -> tuple[Post, Exchange[Any]]:
         task = asyncio.current_task()
         assert task is not None
-        log = next(log for track, log in self._tracks.items() if track.exchange is task)
+        exchange, log = next(
+            (track.exchange, log)
+            for track, log in self._tracks.items()
+            if track.exchange is not None and track.exchange.task is task
+        )
         again = log.exchange is not None and log.exchange() is task
         log.exchange = ref(task)
         self._order += 1
         post = Post(log, now(), self._order, again)
         log.posts.append(post)
         self._run.posts.append(post)
-        return post
+        return post, exchange

@@ -372,8 +372,8 @@ class _Stage:
                 "active tracks": set(poller._active),
                 "tracks at the gate": set(poller._ready),
                 "known tracks": [track for known in poller._known.values() for track in known.values()],
-                "entries in the heap": [entry for entry in poller._heap if entry[2] is not None],
-                "the poller's timer": poller._timer,
+                "looks planned": [entry for entry in poller._schedule._heap if entry[2] is not None],
+                "the timer": poller._schedule._timer,
                 "exchanges in the gate": poller._gate._running,
             }
             own = poller._session._own
