@@ -3,8 +3,8 @@
 Used by `_watch`, `_many`, `_client`. Whoever waits hangs a `Waiter` on a `Track`, and nothing else keeps a poll going:
 with no waiter a track has no timer, no exchange and no place in the queue, and it vanishes with the last who knows it.
 
-One `Schedule` serves all tracks, for next polls, deadlines and exchanges that take too long, and an asyncio task exists
-only while an HTTP exchange is under way.
+One `Schedule` serves all tracks, for next polls, deadlines and exchanges that take too long. Asyncio tasks exist only
+while HTTP exchanges are under way: each is a worker, which makes one after the other as long as there is one to start.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ class Poller:
         self._active: dict[Track[Any], None] = {}  # a set of ten thousand is four times as large
         self._ready: OrderedDict[Track[Any], None] = OrderedDict()
         self._schedule = Schedule(self._loop)
+        #: The asyncio tasks that run, each with the exchange that it makes.
+        self._workers: dict[asyncio.Task[None], Exchange[Any]] = {}
         self._usual_exchange = 0.0
         #: What an outage's waits end in, if it lasts too long.
         self._last_fault: DistributeError = APIConnectionError("the service is down")
-        # An exchange serves many waiters: it must not carry the context variables of the one who came first.
+        # A worker serves many waiters: it must not carry the context variables of the one who came first.
         self._context = contextvars.Context()
 
     def time(self) -> float:
@@ -110,8 +112,8 @@ class Poller:
         """All who wait for anything now."""
         return (waiter for track in self._active for waiter in track.waiters)
 
-    def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[Any] | None:
-        """`waiter` waits no longer. The last one to leave cuts the exchange; it is given to see it ended."""
+    def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[None] | None:
+        """`waiter` waits no longer. The last one to leave cuts the exchange; its worker is given to see it ended."""
         if waiter in track.waiters:
             track.waiters.remove(waiter)
         if track.waiters or track not in self._active:
@@ -123,8 +125,8 @@ class Poller:
             self._schedule.disarm()
         if track.exchange is None:
             return None
-        track.exchange.task.cancel()
-        return track.exchange.task
+        track.exchange.worker.cancel()
+        return track.exchange.worker
 
     async def leave(self, track: Track[Any], waiter: Waiter) -> None:
         """What `drop` does, until the exchange has ended and what should be closed is closed."""
@@ -143,14 +145,14 @@ class Poller:
     async def close(self) -> None:
         """End all waits with `ClientClosedError`, and close the session where it was made here."""
         self.is_closed = True
-        exchanges = [track.exchange.task for track in self._active if track.exchange is not None]
+        workers = list(self._workers)
         for track in list(self._active):
             if not track.walk.is_over:
                 self._end(track, closed())
-        for exchange in exchanges:
-            exchange.cancel()
-        if exchanges:
-            await asyncio.wait(exchanges)
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
         self._schedule.disarm()
         await self._session.close()
 
@@ -226,7 +228,7 @@ class Poller:
             if waiter.wants_all or track.walk.is_over:
                 waiter.wake()
 
-    # The exchanges that are due.
+    # The exchanges that are due, and those who make them.
 
     def _look(self) -> None:
         now = self.time()
@@ -234,7 +236,8 @@ class Poller:
             self._attend(track, now)
         self._pump()
 
-    def _pump(self) -> None:
+    def _pump(self, worker: asyncio.Task[None] | None = None) -> None:
+        """Start what is due and may start. `worker` has just ended an exchange, and goes on with the first."""
         now = self.time()
         gate_opens = math.inf
         while self._ready:
@@ -247,7 +250,8 @@ class Poller:
             if not self._is_due(track, now):  # what queued for a deadline may have come too late
                 self._plan(track)
             elif track.is_attended:
-                self._start(track, now)
+                self._start(track, now, worker or self._new_worker())
+                worker = None
             else:
                 for waiter in track.waiters:
                     waiter.missed()
@@ -259,25 +263,50 @@ class Poller:
             return first
         return next((track for track in self._ready if track.walk.is_read), first)
 
-    def _start(self, track: Track[Any], now: float) -> None:
+    def _start(self, track: Track[Any], now: float, worker: asyncio.Task[None]) -> None:
         track.has_led = now < track.walk.next_poll
         track.polled_at = now
-        exchange = Exchange[Any](was_probe=self._gate.enter(now), cut_at=now + self._session.connect_timeout)
-        exchange.task = self._loop.create_task(self._poll(track, exchange), context=self._context)
-        # All that follows an exchange hangs on its end: a task cancelled before its first step runs no `finally`.
-        exchange.task.add_done_callback(lambda _: self._finish(track, exchange))
-        track.exchange = exchange
+        was_probe, cut_at = self._gate.enter(now), now + self._session.connect_timeout
+        track.exchange = self._workers[worker] = Exchange(track, worker, was_probe=was_probe, cut_at=cut_at)
         self._plan(track)
 
-    async def _poll(self, track: Track[R], exchange: Exchange[R]) -> R | DistributeError:
+    def _new_worker(self) -> asyncio.Task[None]:
+        worker = self._loop.create_task(self._work(), context=self._context)
+        # The end of one that was cancelled hangs on this: before its first step it would run no `finally`.
+        worker.add_done_callback(self._worker_ended)
+        return worker
+
+    async def _work(self) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - this runs as one
+        while (exchange := self._workers.get(worker)) is not None:
+            heard = await self._poll(exchange)
+            del self._workers[worker]
+            self._finish(exchange, heard, None if worker.cancelling() else worker)
+
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        exchange = self._workers.pop(worker, None)
+        heard: DistributeError | None = None
+        if not worker.cancelled() and (bug := worker.exception()) is not None:
+            # Nobody may hang for a mistake in this library: it counts as a fault.
+            self.tally.broke(bug)
+            heard = APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
+        if exchange is None:
+            return
+        if exchange.is_late and heard is None:
+            heard = APITimeoutError(f"no {'whole answer' if exchange.has_connection else 'connection'} in time")
+        self._finish(exchange, heard)
+
+    async def _poll(self, exchange: Exchange[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
-        heard = await self._exchange(track, exchange)
+        track = exchange.track
+        heard = await self._exchange(exchange)
         if isinstance(heard, DistributeError):
             if track.walk.rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
             self.tally.exchange_ended(track, heard, self.time())
             exchange.cut_at, exchange.has_connection = self.time() + self._session.connect_timeout, False
-            heard = await self._exchange(track, exchange)
+            heard = await self._exchange(exchange)
         if isinstance(heard, DistributeError):
             return heard
         digest = hash(heard.body) if heard.status_code == 200 else None
@@ -288,16 +317,17 @@ class Poller:
             track.digest = digest
         return result
 
-    async def _exchange(self, track: Track[Any], exchange: Exchange[Any]) -> Answer | DistributeError:
-        extra = None
+    async def _exchange(self, exchange: Exchange[Any]) -> Answer | DistributeError:
+        track, extra = exchange.track, None
         if self.telemetry is not None and track.trace is not None:
             extra = self.telemetry.request_headers(track.trace)
             track.trace.sent_at = self.time()
         request = track.walk.request()
-        return await self._session.post(track.endpoint.path, request, extra, lambda: self._may_send(track, exchange))
+        return await self._session.post(track.endpoint.path, request, extra, lambda: self._may_send(exchange))
 
-    def _may_send(self, track: Track[Any], exchange: Exchange[Any]) -> bool:
+    def _may_send(self, exchange: Exchange[Any]) -> bool:
         """There is a connection now, and time for the answer; whether the request is still wanted."""
+        track = exchange.track
         exchange.has_connection = True
         if track in self._active and not exchange.is_late:
             exchange.cut_at = self.time() + self._session.exchange_timeout
@@ -306,10 +336,13 @@ class Poller:
                 self._schedule.arm(self._look, math.inf)
         return not exchange.is_late and track.walk.may_send()
 
-    def _finish(self, track: Track[R], exchange: Exchange[R]) -> None:
+    def _finish(
+        self, exchange: Exchange[R], heard: R | DistributeError | None, worker: asyncio.Task[None] | None = None
+    ) -> None:
+        """What an exchange came to, None where it was cut because nobody waits for it. Its `worker` may go on."""
+        track = exchange.track
         track.exchange = None
         now = self.time()
-        heard = self._outcome(exchange)
         rule = rule_for(heard) if isinstance(heard, DistributeError) else None
         evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
         down_since = self._gate.down_since
@@ -333,7 +366,7 @@ class Poller:
         if self._gate.down_since is not None and down_since is None:
             for queued in list(self._ready):
                 self._attend(queued, now)
-        self._pump()
+        self._pump(worker)
 
     def _answer(self, track: Track[R], result: R, now: float) -> None:
         transition = track.walk.answered(result, now)
@@ -365,15 +398,3 @@ class Poller:
         for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
             track.waiters.remove(waiter)
             waiter.refuse(error)
-
-    def _outcome(self, exchange: Exchange[R]) -> R | DistributeError | None:
-        """What an exchange came to; None where it was cut because nobody waits for it."""
-        if exchange.task.cancelled():
-            what = "no whole answer" if exchange.has_connection else "no connection"
-            return APITimeoutError(f"{what} in time") if exchange.is_late else None
-        bug = exchange.task.exception()
-        if bug is None:
-            return exchange.task.result()
-        # Nobody may hang for a mistake in this library: it counts as a fault.
-        self.tally.broke(bug)
-        return APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")

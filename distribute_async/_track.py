@@ -52,13 +52,13 @@ class Entry(list[Any]):
 
 
 class Exchange(Generic[R]):
-    """An HTTP exchange under way for a track: the asyncio task that makes it, and when that is cut for being late."""
+    """An HTTP exchange under way for a track, the asyncio task that makes it, and when it is cut for being late."""
 
-    __slots__ = ("cut_at", "has_connection", "is_late", "task", "was_probe")
+    __slots__ = ("cut_at", "has_connection", "is_late", "track", "was_probe", "worker")
 
-    task: asyncio.Task[R | DistributeError]
-
-    def __init__(self, *, was_probe: bool, cut_at: float) -> None:
+    def __init__(self, track: Track[R], worker: asyncio.Task[None], *, was_probe: bool, cut_at: float) -> None:
+        self.track = track
+        self.worker = worker
         #: Whether it is the probe of an outage.
         self.was_probe = was_probe
         #: Loop time at which it is to be cut; first for having no connection, then for having no whole answer.
@@ -71,7 +71,7 @@ class Exchange(Generic[R]):
         """It took too long."""
         self.is_late = True
         self.cut_at = math.inf
-        self.task.cancel()
+        self.worker.cancel()
 
 
 class Track(Generic[R]):

@@ -1,7 +1,8 @@
 """Writes down what happens in a run. Used by `run`, and what it wrote by the judges.
 
-Two seams of the library are listened to, and nothing about them is changed: which track a wait follows
-(`Poller.track`), and what is exchanged (`Session.post`, the lowest layer; a simulated service may stand in its place).
+Three seams of the library are listened to, and nothing about them is changed: which track a wait follows
+(`Poller.track`), when it is polled (`Poller._poll`), and what is exchanged (`Session.post`, the lowest layer; a simulated
+service may stand in its place).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 from unittest import mock
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
@@ -56,7 +57,10 @@ class TrackLog:
     single: bool
     created: float
     posts: list[Post] = field(factory=list)
-    exchange: ReferenceType[asyncio.Task[Any]] | None = None
+    #: How often it was asked for.
+    polls: int = 0
+    #: The one of these that the newest post belongs to.
+    posted: int = 0
 
 
 @define(eq=False)
@@ -100,7 +104,7 @@ class Run:
 
 
 class Recorder:
-    """Listens at the two seams."""
+    """Listens at the three seams."""
 
     def __init__(self, run: Run, service: Service | None) -> None:
         self._run = run
@@ -120,7 +124,7 @@ class Recorder:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """As long as the context lasts."""
-        track, post = Poller.track, Session.post
+        track, poll, post = Poller.track, Poller._poll, Session.post
 
         def heard_track(poller: Poller, endpoint: Endpoint[Any], task_id: str, *, single: bool = False) -> Track[Any]:
             followed = track(poller, endpoint, task_id, single=single)
@@ -130,6 +134,10 @@ class Recorder:
             assert task is not None
             self._followed.setdefault(task, {})[task_id] = log
             return followed
+
+        def heard_poll(poller: Poller, exchange: Exchange[Any]) -> Any:
+            self._tracks[exchange.track].polls += 1
+            return poll(poller, exchange)
 
         async def heard_post(
             session: Session, path: str, content: bytes, extra: Any, may_send: Callable[[], bool]
@@ -157,7 +165,11 @@ class Recorder:
                 self._order += 1
                 entry.end, entry.end_order = now(), self._order
 
-        with mock.patch.object(Poller, "track", heard_track), mock.patch.object(Session, "post", heard_post):
+        with (
+            mock.patch.object(Poller, "track", heard_track),
+            mock.patch.object(Poller, "_poll", heard_poll),
+            mock.patch.object(Session, "post", heard_post),
+        ):
             yield
 
     def _entry(self) -> tuple[Post, Exchange[Any]]:
@@ -166,10 +178,9 @@ class Recorder:
         exchange, log = next(
             (track.exchange, log)
             for track, log in self._tracks.items()
-            if track.exchange is not None and track.exchange.task is task
+            if track.exchange is not None and track.exchange.worker is task
         )
-        again = log.exchange is not None and log.exchange() is task
-        log.exchange = ref(task)
+        again, log.posted = log.posted == log.polls, log.polls
         self._order += 1
         post = Post(log, now(), self._order, again)
         log.posts.append(post)
