@@ -62,7 +62,8 @@ class Supply:
             error, self._error = self._error, None
             raise error
         if self._pull is None and not self._is_exhausted and self._is_wanted():
-            self._pull = asyncio.create_task(self._pull_more())
+            # Not by way of the loop's task factory: an eager one (Python 3.12) would stir who isn't waiting yet.
+            self._pull = asyncio.Task(self._pull_more())
 
     async def _pull_more(self) -> None:
         """Never cut where somebody leaves the stream: what comes then is kept."""

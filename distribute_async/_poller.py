@@ -271,7 +271,8 @@ class Poller:
         self._plan(track)
 
     def _new_worker(self) -> asyncio.Task[None]:
-        worker = self._loop.create_task(self._work(), context=self._context)
+        # Not by way of the loop's task factory: an eager one (Python 3.12) would run it before it is in the books.
+        worker = asyncio.Task(self._work(), loop=self._loop, context=self._context)
         # The end of one that was cancelled hangs on this: before its first step it would run no `finally`.
         worker.add_done_callback(self._worker_ended)
         return worker

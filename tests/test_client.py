@@ -6,8 +6,9 @@ import asyncio
 import gzip
 import json
 import ssl
+import sys
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.misbehaving import Behaviour, MisbehavingServer
 from tests.waiting import (
     ID,
     KEY,
+    OTHER_ID,
     assert_nothing_runs,
     assert_silence,
     body,
@@ -343,3 +345,27 @@ async def test_leaving_the_context_closes_after_an_error_too() -> None:
         await turns(5)
         assert connections_at(server) == 0
         await caught(made.fetch(ID), ClientClosedError)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.looptime
+async def test_under_an_eager_task_factory() -> None:
+    """Where asyncio tasks run at once as they are made, waits and streams end as ever, and leave nothing."""
+    loop: Any = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - unknown to the types of 3.11
+
+    async def supply() -> AsyncIterator[str]:
+        for task_id in ids(30):
+            yield task_id
+
+    async with MisbehavingServer(*says("QUEUED", "COMPLETED")) as server, new_client(server.url) as client:
+        result, _ = await asyncio.gather(client.wait_for_result(ID), client.fetch(OTHER_ID))
+        assert result.text == "the answer"
+        outcomes = [outcome async for outcome in client.as_completed(supply(), window=4)]
+        assert [outcome.error for outcome in outcomes] == [None] * 30
+        assert_nothing_runs(client)
+    async with aiohttp.ClientSession() as session:
+        pass
+    async with new_client(server.url, session=session) as client:
+        for wait in [asyncio.create_task(client.wait_for_result(task_id)) for task_id in ids(5)]:
+            await caught(wait, ClientClosedError)

@@ -1,8 +1,8 @@
 """Writes down what happens in a run. Used by `run`, and what it wrote by the judges.
 
 Three seams of the library are listened to, and nothing about them is changed: which track a wait follows
-(`Poller.track`), when it is polled (`Poller._poll`), and what is exchanged (`Session.post`, the lowest layer; a simulated
-service may stand in its place).
+(`Poller.track`), when it is polled (`Poller._poll`), and what is exchanged (`Session.post`, the lowest layer; a
+simulated service may stand in its place).
 """
 
 from __future__ import annotations
