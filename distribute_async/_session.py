@@ -40,6 +40,10 @@ class Answer:
     body: bytes
 
 
+class _WithheldError(ConnectionError):
+    """Tells aiohttp to send nothing of a request, its head neither."""
+
+
 class _Body(BytesPayload):
     """A request body that says when it is written, which is when the exchange has its connection.
 
@@ -58,8 +62,9 @@ class _Body(BytesPayload):
         # aiohttp takes what came while the connection was idle (a server's 408 before it closes, a forgery) for the
         # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
         self.is_withheld = getattr(self.protocol, "should_close", False) or not self._may_send()
-        if not self.is_withheld:
-            await super().write_with_length(writer, content_length)
+        if self.is_withheld:
+            raise _WithheldError
+        await super().write_with_length(writer, content_length)
 
 
 class Session:
@@ -146,6 +151,8 @@ class Session:
         try:
             return await self._exchange(session, path, body, extra)
         except Exception as error:  # nothing of aiohttp's may reach the caller
+            if body.is_withheld:
+                return _UNASKED_FOR
             if type(error) is ValueError and body.protocol is None:
                 # aiohttp refuses credentials of the session's own (its auth=, or .netrc by trust_env) beside our key.
                 return ConfigurationError("the session given as session= can't send the key: it has credentials too")
@@ -168,7 +175,7 @@ class Session:
         ) as response:
             if body.protocol is None or body.is_withheld:  # it came before the request was sent
                 response.close()
-                return APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
+                return _UNASKED_FOR
             pieces: list[bytes] = []
             size = 0
             while not response.content.at_eof():
@@ -192,6 +199,9 @@ class Session:
             body = body.replace(secret, b"[key]")
             headers = {name: value.replace(secret.decode(), "[key]") for name, value in headers.items()}
         return Answer(answer.status_code, headers, body)
+
+
+_UNASKED_FOR = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
 
 
 def connection_fault(error: BaseException, *, was_used: bool = False) -> DistributeError:

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from distribute_async import APIConnectionError, DistributeClient, Pacing, RateLimitError, Retry, WaitTimeoutError
+from distribute_async import (
+    APIConnectionError,
+    DistributeClient,
+    Limits,
+    Pacing,
+    RateLimitError,
+    Retry,
+    WaitTimeoutError,
+)
 from distribute_async._poller import Poller
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
@@ -233,7 +241,8 @@ async def test_those_who_wait_for_their_turn_get_it_in_order() -> None:
     """Ids that queue at the gate are served first come, first served."""
     async with (
         MisbehavingServer(bad.status(429, Retry_After="5"), *says("COMPLETED")) as server,
-        new_client(server.url) as client,
+        # One at a time: requests on several connections may overtake each other.
+        new_client(server.url, limits=Limits(max_in_flight=1)) as client,
     ):
         first = asyncio.create_task(client.wait_for_result(ID))
         await asyncio.sleep(0.1)
