@@ -48,7 +48,8 @@ def emulator(*, host: str, port: int, api_key: str | None, seed: int) -> int:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        reason = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio puts the address first
+        # asyncio puts the address first, and from Python 3.13 on the number.
+        reason = (error.strerror or str(error)).rpartition(": ")[2].rpartition("] ")[2]
         note(f"Error: can't listen on {host}, port {port}: {reason}; --port 0 takes a free one")
         return TROUBLE
     return OK
