@@ -45,6 +45,8 @@ T = TypeVar("T")
 class Tasks(Generic[P, R]):
     """One kind of task of a client, such as `client.chat`."""
 
+    __slots__ = ("_client", "_kind")  # each wait has one of its own
+
     def __init__(self, client: DistributeClient, kind: Kind[P, R]) -> None:
         self._client = client
         self._kind = kind
