@@ -156,7 +156,8 @@ class Recorder:
                 return heard
             except asyncio.CancelledError:
                 if exchange.is_late:
-                    entry.outcome = APITimeoutError("no whole answer in time")
+                    what = "whole answer" if exchange.has_connection else "connection"
+                    entry.outcome = APITimeoutError(f"no {what} in time")
                 raise
             except RuntimeError:  # scripted: a mistake in this library
                 entry.outcome = APIConnectionError("the exchange broke with RuntimeError", "unexpected")
