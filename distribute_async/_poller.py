@@ -306,7 +306,8 @@ class Poller:
             if track.walk.rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
             self.tally.exchange_ended(track, heard, self.time())
-            exchange.cut_at, exchange.has_connection = self.time() + self._session.connect_timeout, False
+            exchange.has_connection = False
+            self._allow(exchange, self._session.connect_timeout)
             heard = await self._exchange(exchange)
         if isinstance(heard, DistributeError):
             return heard
@@ -328,14 +329,20 @@ class Poller:
 
     def _may_send(self, exchange: Exchange[Any]) -> bool:
         """There is a connection now, and time for the answer; whether the request is still wanted."""
-        track = exchange.track
+        if exchange.is_late:
+            return False
         exchange.has_connection = True
-        if track in self._active and not exchange.is_late:
-            exchange.cut_at = self.time() + self._session.exchange_timeout
-            if track.entry is None or exchange.cut_at < track.entry[0]:  # else the look planned for then plans the next
-                self._plan(track)
-                self._schedule.arm(self._look, math.inf)
-        return not exchange.is_late and track.walk.may_send()
+        self._allow(exchange, self._session.exchange_timeout)
+        return exchange.track.walk.may_send()
+
+    def _allow(self, exchange: Exchange[Any], seconds: float) -> None:
+        """From now on an exchange has so much time."""
+        track = exchange.track
+        exchange.cut_at = self.time() + seconds
+        # Where a look is planned for an earlier time, that one plans the next.
+        if track in self._active and (track.entry is None or exchange.cut_at < track.entry[0]):
+            self._plan(track)
+            self._schedule.arm(self._look, math.inf)
 
     def _finish(
         self, exchange: Exchange[R], heard: R | DistributeError | None, worker: asyncio.Task[None] | None = None

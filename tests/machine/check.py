@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
-from distribute_async import ChatResult, ClientClosedError, DistributeError
+from distribute_async import APITimeoutError, ChatResult, ClientClosedError, DistributeError
 from distribute_async._faults import Evidence
 from tests.machine.endings import LATE, Life, Reader
 from tests.machine.record import EPS, Outage, Spans, pause_in, polls_of
@@ -58,6 +58,7 @@ class _Judge:
         for watch, steps in self.watches.items():
             yield from self._watch(watch, sorted(steps, key=lambda step: step.ended))
         yield from self._belongs()
+        yield from self._limits()
         yield from self._slots()
         yield from self._pauses()
         for outage in self.outages:
@@ -153,6 +154,14 @@ class _Judge:
             for one, other in pairwise(polls):
                 if other.order < one.end_order:
                     yield f"two requests at once for {log.task_id}: {one.start}…{one.end}, {other.start}"
+
+    def _limits(self) -> Iterator[str]:
+        for post in self.run.posts:
+            if isinstance(post.outcome, APITimeoutError) and post.end is not None:
+                is_connected = "answer" in str(post.outcome)
+                most = self.settings.exchange_timeout if is_connected else self.settings.connect_timeout
+                if abs(post.end - post.start - most) > EPS:
+                    yield f"the request from {post.start} was cut at {post.end}: {post.outcome}"
 
     def _slots(self) -> Iterator[str]:
         for post in self.run.posts:

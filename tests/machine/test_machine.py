@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.machine.check import complaints
-from tests.machine.plan import Plan, plans, written
+from tests.machine.plan import Actor, Life, Plan, Settings, plans, written
 from tests.machine.run import carried_out
 
 #: Runs: a slice by default, always the same; with a number of them in the environment they are others each time, and
@@ -63,3 +63,10 @@ def test_whatever_happens_the_promises_are_kept(plan: Plan) -> None:
 def test_the_same_on_real_sockets(plan: Plan) -> None:
     """The same runs keep the same promises where each request goes over a socket to a server that misbehaves."""
     assert_promises_are_kept(plan, on_sockets=True)
+
+
+def test_a_request_that_is_repeated_has_time_limits_of_its_own() -> None:
+    """A stale connection that took four seconds to show is followed by a new one, which is given up after two."""
+    life = Life(timeline=((0.0, "CREATED"), (30.5, "COMPLETED")), faults=("", "stale", "unreachable"))
+    limits = Settings(connect_timeout=2.0, exchange_timeout=20.0)
+    assert_promises_are_kept(Plan(lives=(life,), actors=(Actor(kind="wait"),), delays=(4.0,), settings=limits))
