@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import APIConnectionError, APITimeoutError, ConfigurationError, DistributeError
+from distribute_async._errors import APIConnectionError, ConfigurationError, DistributeError
 from distribute_async._faults import Action, Evidence, pause_of, rule_for
 from distribute_async._gate import Gate
 from distribute_async._models import Created, R
@@ -287,16 +287,13 @@ class Poller:
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         exchange = self._workers.pop(worker, None)
-        heard: DistributeError | None = None
+        heard: DistributeError | None = None if exchange is None else exchange.fault
         if not worker.cancelled() and (bug := worker.exception()) is not None:
             # Nobody may hang for a mistake in this library: it counts as a fault.
             self.tally.broke(bug)
             heard = APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
-        if exchange is None:
-            return
-        if exchange.is_late and heard is None:
-            heard = APITimeoutError(f"no {'whole answer' if exchange.has_connection else 'connection'} in time")
-        self._finish(exchange, heard)
+        if exchange is not None:
+            self._finish(exchange, heard)
 
     async def _poll(self, exchange: Exchange[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
@@ -329,7 +326,7 @@ class Poller:
 
     def _may_send(self, exchange: Exchange[Any]) -> bool:
         """There is a connection now, and time for the answer; whether the request is still wanted."""
-        if exchange.is_late:
+        if exchange.fault is not None:
             return False
         exchange.has_connection = True
         self._allow(exchange, self._session.exchange_timeout)

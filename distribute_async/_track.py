@@ -11,7 +11,7 @@ import uuid
 from typing import Any, Generic, Protocol
 
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import ClientClosedError, DistributeError, InvalidTaskIdError
+from distribute_async._errors import APITimeoutError, ClientClosedError, DistributeError, InvalidTaskIdError
 from distribute_async._models import R, Transition, task_id_text
 from distribute_async._observer import Trace
 from distribute_async._walk import Walk
@@ -54,7 +54,7 @@ class Entry(list[Any]):
 class Exchange(Generic[R]):
     """An HTTP exchange under way for a track, the asyncio task that makes it, and when it is cut for being late."""
 
-    __slots__ = ("cut_at", "has_connection", "is_late", "track", "was_probe", "worker")
+    __slots__ = ("cut_at", "fault", "has_connection", "track", "was_probe", "worker")
 
     def __init__(self, track: Track[R], worker: asyncio.Task[None], *, was_probe: bool, cut_at: float) -> None:
         self.track = track
@@ -64,12 +64,12 @@ class Exchange(Generic[R]):
         #: Loop time at which it is to be cut; first for having no connection, then for having no whole answer.
         self.cut_at = cut_at
         self.has_connection = False
-        #: It was cut at that time.
-        self.is_late = False
+        #: What it comes to where it was cut at that time.
+        self.fault: APITimeoutError | None = None
 
     def cut(self) -> None:
         """It took too long."""
-        self.is_late = True
+        self.fault = APITimeoutError(f"no {'whole answer' if self.has_connection else 'connection'} in time")
         self.cut_at = math.inf
         self.worker.cancel()
 

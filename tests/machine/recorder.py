@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
-from distribute_async import APIConnectionError, APITimeoutError, ChatResult, DistributeError, TaskStatus, Watch
+from distribute_async import APIConnectionError, ChatResult, DistributeError, TaskStatus, Watch
 from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
 from distribute_async._poller import Poller
@@ -155,9 +155,7 @@ class Recorder:
                 )
                 return heard
             except asyncio.CancelledError:
-                if exchange.is_late:
-                    what = "whole answer" if exchange.has_connection else "connection"
-                    entry.outcome = APITimeoutError(f"no {what} in time")
+                entry.outcome = exchange.fault
                 raise
             except RuntimeError:  # scripted: a mistake in this library
                 entry.outcome = APIConnectionError("the exchange broke with RuntimeError", "unexpected")
