@@ -31,7 +31,7 @@ class Tally:
         if fault is None:
             self.polls += 1
         else:
-            log.debug("an exchange failed: %s", fault, extra=_about(track, fault=fault, attempt=attempt))
+            _debug("an exchange failed: %s", fault, track, fault=fault, attempt=attempt)
         if self._telemetry is None or track.trace is None:
             return
         answer = None if isinstance(heard, DistributeError) else heard
@@ -51,8 +51,7 @@ class Tally:
 
     def moved(self, track: Track[R], transition: Transition[R]) -> None:
         """The task has a new status."""
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("a task is %s", transition.status, extra=_about(track, status=str(transition.status)))
+        _debug("a task is %s", transition.status, track, status=str(transition.status))
         if self._telemetry is not None and track.trace is not None:
             for wait in list(track.trace.waits):
                 self._telemetry.tell(self._telemetry.observer.wait_moved, wait, transition)
@@ -80,7 +79,9 @@ class Tally:
         log.error("an exchange broke in an unexpected way", exc_info=bug)
 
 
-def _about(track: Track[Any], **more: object) -> dict[str, object]:
-    """For a log record: prefixed, because a name that an application's records have already is an error."""
-    about = {"task_id": track.walk.task_id, "kind": track.endpoint.name, **more}
-    return {f"distribute_{name}": value for name, value in about.items()}
+def _debug(text: str, word: object, track: Track[Any], **more: object) -> None:
+    """Log a record about a track, which costs nothing where nobody reads it."""
+    if log.isEnabledFor(logging.DEBUG):
+        about = {"task_id": track.walk.task_id, "kind": track.endpoint.name, **more}
+        # Prefixed, because a name that an application's records have already is an error.
+        log.debug(text, word, extra={f"distribute_{name}": value for name, value in about.items()}, stacklevel=2)
