@@ -48,7 +48,8 @@ class Project:
         if plugins is None or "asyncio" in plugins:
             options = ("-oasyncio_default_fixture_loop_scope=function", *options)
         # looptime's plugin asks for the loop of a test that has none, and 3.12 and 3.13 warn of that.
-        warnings = ["-Werror", "-Wignore:There is no current event loop:DeprecationWarning"]
+        of_looptime = "ignore:There is no current event loop:DeprecationWarning:looptime._internal.plugin"
+        warnings = ["-Werror", f"-W{of_looptime}"]
         command = [str(self.python), "-m", "pytest", *warnings, "-pno:cacheprovider", "--tb=short", *options]
         done = subprocess.run(
             command, cwd=self.place, env=environment, capture_output=True, text=True, timeout=100, check=False
