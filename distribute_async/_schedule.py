@@ -14,7 +14,7 @@ from typing import Any
 
 from distribute_async._track import Entry, Track
 
-#: The heap is rid of entries that no longer count once there are this many more of them than half of the others.
+#: The heap is rid of entries that count no longer once they are this many more than half of all.
 FEW = 64
 
 

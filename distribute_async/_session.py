@@ -29,6 +29,7 @@ from distribute_async._errors import (
 
 #: Of the body, read at a time; aiohttp unpacks compressed bodies in pieces of at most this size too.
 _PIECE = 1 << 16
+_UNASKED_FOR = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
 
 
 @frozen
@@ -199,9 +200,6 @@ class Session:
             body = body.replace(secret, b"[key]")
             headers = {name: value.replace(secret.decode(), "[key]") for name, value in headers.items()}
         return Answer(answer.status_code, headers, body)
-
-
-_UNASKED_FOR = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
 
 
 def connection_fault(error: BaseException, *, was_used: bool = False) -> DistributeError:
