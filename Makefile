@@ -66,4 +66,4 @@ mutants: .venv/.dev ## mutation testing of the modules that decide; about an hou
 	@touch $@
 
 clean: ## remove what the other targets made
-	rm -rf .venv docs/_build .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv docs/_build .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist

@@ -118,14 +118,14 @@ class Retry:
 class Limits:
     """What one client may use at most.
 
-    `max_in_flight`: HTTP exchanges at once. `max_polls_per_second`: over all of the client's requests; None for no
+    `max_in_flight`: HTTP exchanges at once. `max_requests_per_second`: over all requests of the client; None for no
     bound. `max_body_bytes`: an answer's size after decompression; 1 MiB, because decoding holds up the loop (10 MB
     of tiny choices took 1 s; a usual answer has under 10 KB). `connect_timeout`: seconds to get a connection.
     `exchange_timeout`: seconds from having a connection to the answer's last byte.
     """
 
     max_in_flight: int = count(100)
-    max_polls_per_second: float | None = _rate()
+    max_requests_per_second: float | None = _rate()
     max_body_bytes: int = count(1 << 20)
     connect_timeout: float = positive(5.0)
     exchange_timeout: float = positive(30.0)

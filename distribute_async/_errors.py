@@ -157,7 +157,7 @@ class NotFoundError(APIStatusError):
 class RateLimitError(APIStatusError):
     """429: too many requests; `retry_after` says for how long, where the service says so."""
 
-    _hint = "fewer requests: Limits.max_polls_per_second bounds all that one client sends"
+    _hint = "fewer requests: Limits.max_requests_per_second bounds all that one client sends"
 
 
 class InternalServerError(APIStatusError):

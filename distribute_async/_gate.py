@@ -106,7 +106,7 @@ class Gate:
 
     def _slot_after(self, at: float) -> float:
         """When the next request may leave after one at this time, by the rate and the ration of the return."""
-        slot = at if self._limits.max_polls_per_second is None else at + 1 / self._limits.max_polls_per_second
+        slot = at if self._limits.max_requests_per_second is None else at + 1 / self._limits.max_requests_per_second
         since_resume = at - self._resumed_at
         if since_resume >= RESUME_SECONDS:
             return slot

@@ -69,7 +69,7 @@ SCENES = {
     "in a pause": Scene((bad.status(429, Retry_After="50"),), after=10.0),
     "as a pause ends": Scene((bad.status(429, Retry_After="50"), bad.silence()), after=50.0),
     "in an outage": Scene((bad.status(503),), after=20.0),
-    "held back by the rate": Scene((QUEUED,), after=1.5, limits=Limits(max_polls_per_second=0.1)),
+    "held back by the rate": Scene((QUEUED,), after=1.5, limits=Limits(max_requests_per_second=0.1)),
     "as the exchange takes too long": Scene(limits=Limits(exchange_timeout=2.0), after=2.0),
     "as connecting takes too long": Scene(
         greeting=bad.silent, scheme="https", limits=Limits(connect_timeout=2.0), after=2.0

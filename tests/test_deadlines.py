@@ -341,8 +341,8 @@ async def test_no_last_poll_within_an_outage() -> None:
 
 @pytest.mark.looptime
 async def test_no_last_poll_over_the_rate() -> None:
-    """Where `max_polls_per_second` is used up, a wait ends at its deadline without a last poll."""
-    limits = Limits(max_polls_per_second=0.1)
+    """Where `max_requests_per_second` is used up, a wait ends at its deadline without a last poll."""
+    limits = Limits(max_requests_per_second=0.1)
     async with MisbehavingServer(*says("QUEUED")) as server, new_client(server.url, limits=limits) as client:
         waits = [client.wait_for_result(task_id, timeout=5 + n / 10) for n, task_id in enumerate(ids(50))]
         ended = await asyncio.gather(*waits, return_exceptions=True)

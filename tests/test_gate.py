@@ -42,7 +42,7 @@ def test_slots_are_bounded() -> None:
 
 def test_the_rate_is_a_reservation_of_slots() -> None:
     """With a rate, exchanges leave at even distances, and it is known ahead when the next one may."""
-    gate = new_gate(max_polls_per_second=4)
+    gate = new_gate(max_requests_per_second=4)
     now, left = 10.0, []
     for _ in range(5):
         now = gate.opens_at(now)
@@ -319,7 +319,7 @@ def test_an_outage_allows_one_at_a_time() -> None:
 
 def test_idle_time_is_not_saved_up() -> None:
     """After a long silence the rate allows no burst: the next requests are as far apart as ever."""
-    gate = new_gate(max_polls_per_second=4)
+    gate = new_gate(max_requests_per_second=4)
     exchange(gate, "a", Evidence.UP, 0.0)
     exchange(gate, "a", Evidence.UP, 100.0)
     assert gate.opens_at(100.0) == 100.25
@@ -327,7 +327,7 @@ def test_idle_time_is_not_saved_up() -> None:
 
 def test_what_holds_back_longest_counts() -> None:
     """Pause, rate and probe hold together: the latest of them is the time."""
-    gate = new_gate(max_polls_per_second=0.1)
+    gate = new_gate(max_requests_per_second=0.1)
     gate.pause(4.0)
     assert gate.opens_at(0.0) == 4.0
     exchange(gate, "a", Evidence.UP, 4.0)
@@ -363,7 +363,7 @@ def test_an_exchange_may_repeat_its_request_while_all_is_well() -> None:
 
 def test_a_repeated_request_counts_like_any_other() -> None:
     """What is sent again takes its slot of the rate and its part of the ration."""
-    gate = new_gate(max_polls_per_second=4)
+    gate = new_gate(max_requests_per_second=4)
     gate.enter(0.0)
     assert gate.repeat(0.0) is False
     assert gate.opens_at(0.0) == 0.25

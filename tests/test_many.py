@@ -523,7 +523,7 @@ async def test_a_budget_that_is_too_small_stretches_all_alike(emulator: Emulator
     """Under a budget the polls of no task lie further apart than twice what each one's share of it is."""
     tasks_, budget = 40, 4.0
     everyone = [emulator.add_task(life((100.0, "COMPLETED"))) for _ in range(tasks_)]
-    limits = Limits(max_polls_per_second=budget)
+    limits = Limits(max_requests_per_second=budget)
     async with DistributeClient(
         emulator.api_key, base_url=emulator.base_url, limits=limits, pacing=EVERY_SECOND
     ) as client:

@@ -186,8 +186,9 @@ async def test_headers_that_harm_are_refused(headers: Any) -> None:
         *(lambda value=value: Pacing(initial=value) for value in (0, -1, float("nan"), float("inf"), "1", None, True)),
         *(lambda: Pacing(factor=0.9), lambda: Pacing(max=0), lambda: Pacing(floor=-0.1)),
         *(lambda: Retry(attempts=0), lambda: Retry(attempts=1.5), lambda: Retry(max_outage=-1), lambda: Retry(max="1")),  # type: ignore[arg-type]
-        *(lambda: Limits(max_in_flight=0), lambda: Limits(max_polls_per_second=0), lambda: Limits(exchange_timeout=0)),
-        *(lambda: Limits(connect_timeout=float("inf")), lambda: Limits(max_body_bytes=True)),
+        *(lambda: Limits(max_in_flight=0), lambda: Limits(max_requests_per_second=0)),
+        *(lambda: Limits(exchange_timeout=0), lambda: Limits(connect_timeout=float("inf"))),
+        lambda: Limits(max_body_bytes=True),
     ],
 )  # fmt: skip
 def test_numbers_that_cannot_work_are_refused(make: Callable[[], object]) -> None:

@@ -722,8 +722,8 @@ async def test_submissions_count_as_requests_in_flight() -> None:
 
 @pytest.mark.looptime
 async def test_submissions_count_for_the_rate() -> None:
-    """`Limits.max_polls_per_second` spaces submissions too."""
-    limits = Limits(max_polls_per_second=2)
+    """`Limits.max_requests_per_second` spaces submissions too."""
+    limits = Limits(max_requests_per_second=2)
     async with MisbehavingServer(CREATED) as server, new_client(server.url, limits=limits) as client:
         await asyncio.gather(*(client.submit(**CHAT) for _ in range(4)))
         assert waits_of(server.times) == pytest.approx([0.5] * 3, abs=0.05)

@@ -168,7 +168,7 @@ class _Judge:
             running = self._running(post)
             if running > self.settings.max_in_flight:
                 yield f"{running} requests at once at {post.start}"
-        rate = self.settings.max_polls_per_second
+        rate = self.settings.max_requests_per_second
         for one, other in pairwise(self.run.posts):
             if rate is not None and other.start - one.start < 1 / rate - EPS:
                 yield f"over the rate: requests at {one.start} and {other.start}"
@@ -221,7 +221,7 @@ class _Judge:
         """The tracks that surely waited for their turn as probes all this time, held back by nothing else."""
         is_paused = any(poll.end < until and poll.end + pause_in(poll.outcome) > since for poll in self.all_polls)
         is_busy = any(poll.start < since - EPS and poll.end > since + EPS for poll in self.all_polls)
-        if is_paused or is_busy or self.settings.max_polls_per_second:
+        if is_paused or is_busy or self.settings.max_requests_per_second:
             return set()
         return {
             poll.log
@@ -274,7 +274,7 @@ class _Judge:
     def _liveness(self) -> Iterator[str]:
         """Where somebody waits, something happens."""
         longest = max(self.pacing.max, self.settings.retry.max, 5.0) + 0.01
-        longest += 1 / (self.settings.max_polls_per_second or math.inf) * (len(self.logs) + 1)
+        longest += 1 / (self.settings.max_requests_per_second or math.inf) * (len(self.logs) + 1)
         moments = sorted({0.0, *(post.start for post in self.run.posts), *(post.end or 0.0 for post in self.run.posts)})
         pauses = [
             (poll.end, poll.end + min(pause_in(poll.outcome), self.settings.max_retry_after)) for poll in self.all_polls
@@ -293,7 +293,7 @@ class _Judge:
     def _diligence(self) -> Iterator[str]:
         """Where nothing holds it back, each track is asked as soon as it is due."""
         enough = len(self.steps)
-        if self.settings.max_polls_per_second or enough > self.settings.max_in_flight:
+        if self.settings.max_requests_per_second or enough > self.settings.max_in_flight:
             return
         held = [(outage.maybe, outage.until + 10.0) for outage in self.outages]
         held += [(poll.end, poll.end + pause_in(poll.outcome)) for poll in self.all_polls if pause_in(poll.outcome) > 0]

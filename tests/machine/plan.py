@@ -76,7 +76,7 @@ class Settings:
 
     max_in_flight: int = 100
     connect_timeout: float = 2.0
-    max_polls_per_second: float | None = None
+    max_requests_per_second: float | None = None
     exchange_timeout: float = 3.0
     max_outage: float = 30.0
     not_found_grace: float = 3.0
@@ -92,7 +92,7 @@ class Settings:
         """With a small cap for bodies, so that one over it costs little."""
         return Limits(
             max_in_flight=self.max_in_flight,
-            max_polls_per_second=self.max_polls_per_second,
+            max_requests_per_second=self.max_requests_per_second,
             exchange_timeout=self.exchange_timeout,
             connect_timeout=self.connect_timeout,
             max_body_bytes=4096,
@@ -221,7 +221,7 @@ def _fronts(tasks: int) -> st.SearchStrategy[Front]:
 _settings = st.builds(
     Settings,
     max_in_flight=st.sampled_from([100, 100, 1, 2]),
-    max_polls_per_second=st.sampled_from([None, None, None, 2.0, 0.5]),
+    max_requests_per_second=st.sampled_from([None, None, None, 2.0, 0.5]),
     exchange_timeout=st.sampled_from([3.0, 0.5, 10.0]),
     max_outage=st.sampled_from([30.0, 5.0, 0.0, 300.0]),
     not_found_grace=st.sampled_from([3.0, 0.0, 10.0]),
