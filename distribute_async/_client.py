@@ -18,6 +18,7 @@ from distribute_async._config import (
     Limits,
     Retry,
     checked_ssl_context,
+    is_number,
     request_headers,
     secret_key,
     service_url,
@@ -263,11 +264,18 @@ class DistributeClient:
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """End all running waits with `ClientClosedError` and close the connections. Harmless the second time."""
+    async def close(self, *, grace: float = 0.0) -> None:
+        """End all running waits with `ClientClosedError` and close the connections. Harmless the second time.
+
+        `grace`: seconds in which creates whose request is under way may come to their own end first, so that their
+        callers learn the id; 0 by default. What is cut then, or by a second `close`, ends in `SubmitUncertainError`
+        where the request may have arrived. Raises `ConfigurationError` for a grace that is no number of 0 or more.
+        """
+        if not (is_number(grace) and grace >= 0):
+            raise ConfigurationError(f"grace must be a number of seconds of 0 or more, not {grace!r}")
         self._is_closed = True
         if self._poller is not None:
-            await self._poller.close()
+            await self._poller.close(grace)
 
     @_takes(ChatRequest)
     async def submit(self, **fields: Any) -> Watch[ChatResult]:

@@ -100,9 +100,11 @@ class Retry:
     """How transient faults are outlived. All times are seconds; waits between attempts get half jitter (see `Pacing`).
 
     `initial`, `factor`, `max`: exponential backoff after a fault. `attempts`: how often `fetch` tries. A wait goes
-    on until `max_outage` has passed since its first fault after its last good answer, and then raises the last
-    fault. `not_found_grace`: how long a 404 must be the only answer before it is believed (a task just created may
-    not be visible yet). `max_retry_after`: the longest `Retry-After` that is obeyed.
+    on until `max_outage` has passed since its first fault after its last good response (and three polls have failed
+    since it began), and then raises the last fault. `first_contact` stands in its place while the client has not had
+    a single response and can't even connect (connection, DNS, TLS handshake, proxy): a wrong address is told after
+    10 s and at least `attempts` tries. `not_found_grace`: how long a 404 must be the only answer before it is believed
+    (a task just created may not be visible yet). `max_retry_after`: the longest `Retry-After` that is obeyed.
     """
 
     attempts: int = count(3)
@@ -110,6 +112,7 @@ class Retry:
     factor: float = growth(2.0)
     max: float = positive(30.0)
     max_outage: float = seconds(300.0)
+    first_contact: float = seconds(10.0)
     not_found_grace: float = seconds(3.0)
     max_retry_after: float = seconds(300.0)
 

@@ -16,11 +16,13 @@ P = ParamSpec("P")
 
 @frozen(eq=False)
 class Endpoint(Generic[R_co]):
-    """One call of the service: for which kind of task, its path, and what the answer becomes."""
+    """One call of the service: for which kind of task, its path, and what the response becomes."""
 
     name: str
     path: str
     result_type: type[R_co]
+    #: Of the call that asks for a task of this kind, which changes nothing: an outage is probed with it.
+    probe_path: str
 
 
 @frozen(eq=False)
@@ -35,8 +37,9 @@ class Kind(Generic[P, R]):
     result: Endpoint[R] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "create", Endpoint(self.name, f"{self.path}/create", Created))
-        object.__setattr__(self, "result", Endpoint(self.name, f"{self.path}/result", self.result_type))
+        ask = f"{self.path}/result"
+        object.__setattr__(self, "create", Endpoint(self.name, f"{self.path}/create", Created, ask))
+        object.__setattr__(self, "result", Endpoint(self.name, ask, self.result_type, ask))
 
 
 CHAT = Kind("chat", "async/chat", ChatRequest, ChatResult)

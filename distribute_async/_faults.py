@@ -24,6 +24,7 @@ class Action(Enum):
 
     RETRY_NOW = "ask again at once, uncounted, the first time while the client is healthy; else back off"
     BACK_OFF = "back off; end after `Retry.max_outage`"
+    CONNECT = "back off; end after `Retry.first_contact` while the client has had no response yet, else as above"
     HOLD = "back off; `Retry-After` holds back all requests of the client"
     GRACE = "back off; end once it was the only answer for `Retry.not_found_grace`"
     STRIKE = "back off; three in a row end the wait"
@@ -64,15 +65,17 @@ _GATEWAY_5XX = {502, 504}
 RULES: tuple[Rule, ...] = (
     # No whole answer came (APIConnectionError, APITimeoutError).
     _reason("a kept-alive connection turns out closed, or poisoned", "stale", Action.RETRY_NOW, Evidence.DOWN),
-    _reason("refused, unreachable, reset while connecting", "connect", Action.BACK_OFF, Evidence.DOWN),
-    _reason("the host name isn't found", "dns", Action.BACK_OFF, Evidence.DOWN),
-    _reason("TLS handshake fails", "tls", Action.BACK_OFF, Evidence.DOWN),
+    _reason("refused, unreachable, reset while connecting", "connect", Action.CONNECT, Evidence.DOWN),
+    _reason("no connection within `Limits.connect_timeout`", "connect_timeout", Action.CONNECT, Evidence.DOWN),
+    _reason("the host name isn't found", "dns", Action.CONNECT, Evidence.DOWN),
+    _reason("TLS handshake fails", "tls", Action.CONNECT, Evidence.DOWN),
     _reason("the certificate doesn't verify", "certificate", Action.END, Evidence.UNCLEAR),
-    _reason("the proxy refuses or is unreachable", "proxy", Action.BACK_OFF, Evidence.DOWN),
+    _reason("the proxy refuses or is unreachable", "proxy", Action.CONNECT, Evidence.DOWN),
     _reason("connection closed or reset before the answer", "disconnected", Action.BACK_OFF, Evidence.DOWN),
     _reason("connection lost within the answer, or a body that can't be read", "body", Action.BACK_OFF, Evidence.DOWN),
     _reason("the answer is not HTTP, or its head is too large", "protocol", Action.BACK_OFF, Evidence.DOWN),
-    _reason("connecting or the exchange takes too long", "timeout", Action.BACK_OFF, Evidence.DOWN),
+    _reason("no whole response within `Limits.exchange_timeout`", "timeout", Action.BACK_OFF, Evidence.DOWN),
+    _reason("something else than the client cancels the exchange", "cancelled", Action.BACK_OFF, Evidence.UNCLEAR),
     _reason("anything else that breaks an exchange", "unexpected", Action.BACK_OFF, Evidence.UNCLEAR),
     # An answer with a status code of its own.
     _codes("no such task (yet)", {404}, Action.GRACE),

@@ -4,8 +4,8 @@ Driven by `_poller`, which asks `opens_at` before each exchange, says `enter` an
 within. `now` is always the event loop's time, in seconds.
 
 One mechanism does pause, outage and return: `allowed`, the number of exchanges that may be under way. A pause and
-an outage set it to 1; each good answer adds 1 until it is `Limits.max_in_flight` again. During an outage the one
-exchange is the probe, and waits for its own backoff; after it the first seconds are rationed besides.
+an outage set it to 1; each good response that comes after them adds 1 until it is `Limits.max_in_flight` again. During
+an outage the one exchange is the probe, and waits for its own backoff. After both the first seconds are rationed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from distribute_async._pacing import Jitter, Steps
 OUTAGE_FAILURES = 5
 #: The probe's waits: 0.5 s, doubling up to 5 s.
 PROBE_STEPS = Steps.exponential(0.5, 2.0, 5.0)
-#: Requests in the first second after an outage; each further second twice as many.
+#: Requests in the first second after an outage or a pause; each further second twice as many.
 RESUME_REQUESTS = 10
 #: Seconds for which the return is rationed; after them 10,000 requests have had their turn.
 RESUME_SECONDS = 10.0
@@ -54,21 +54,25 @@ class Gate:
         """Seconds for which everything is still held back; 0 without a pause."""
         return max(0.0, self._paused_until - now)
 
+    def closed_until(self, now: float) -> float:
+        """No exchange starts before this time, whatever ends until then: the end of the pause, or the next probe."""
+        at = max(now, self._paused_until)
+        return at if self.down_since is None else max(at, self._probe_at)
+
     def opens_at(self, now: float) -> float:
         """The earliest time for the next exchange; infinite where only the end of another one can bring it."""
         if self._running >= self._allowed:
             return math.inf
-        at = max(now, self._paused_until, self._next_slot)
-        return at if self.down_since is None else max(at, self._probe_at)
+        return max(self.closed_until(now), self._next_slot)
 
     def enter(self, now: float) -> bool:
         """An exchange starts; tells whether it is the probe of an outage (to be handed back to `leave`)."""
+        is_probe = self.down_since is not None
+        if is_probe:
+            self._probe_at = now + PROBE_STEPS.wait(self._probes, self._jitter)
         self._running += 1
         self._count_request(now)
-        if self.down_since is None:
-            return False
-        self._probe_at = now + PROBE_STEPS.wait(self._probes, self._jitter)
-        return True
+        return is_probe
 
     def repeat(self, now: float) -> bool:
         """Whether an exchange under way may send its request again at once; if so, that counts like any request.
@@ -98,6 +102,7 @@ class Gate:
     def pause(self, until: float) -> None:
         """Hold everything back until this time, and come back gently."""
         self._paused_until = max(self._paused_until, until)
+        self._resumed_at = max(self._resumed_at, until)
         self._allowed = 1
 
     def _count_request(self, now: float) -> None:
@@ -120,7 +125,8 @@ class Gate:
         if self.down_since is not None:
             self.down_since = None
             self._resumed_at = now
-        self._allowed = min(self._allowed + 1, self._limits.max_in_flight)
+        if now >= self._paused_until:  # what was under way as the pause began is no sign that it may end
+            self._allowed = min(self._allowed + 1, self._limits.max_in_flight)
 
     def _count_failure(self, key: str, now: float, *, is_crowd: bool) -> None:
         if self._failures == 0:

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from distribute_async._hazard import EDGES, Ages
 from distribute_async._models import TaskResult
-from distribute_async._pacing import Pacing
+from distribute_async._pacing import Pacing, drawn
 from distribute_async._status import TaskStatus
 
 #: Kinds and models remembered, those heard of last: a service that invents models must not fill the memory.
@@ -191,7 +191,7 @@ class Learning:
             return plain
         gap = math.pow(plain, 1 - trust) * math.pow(lives.gap(phase, age, waited), trust)
         gap = min(gap, lives.longest(phase, waited))
-        return max(self._pacing.floor, gap - self._pacing.jitter(gap * RANDOM_PART))
+        return max(self._pacing.floor, gap - drawn(self._pacing.jitter, gap * RANDOM_PART))
 
     def report(self) -> tuple[LearnedPacing, ...]:
         """What was learned so far, by kind, model and phase."""

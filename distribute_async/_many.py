@@ -89,19 +89,20 @@ class TaskStream(Generic[T_co]):
 class _Member(Generic[R]):
     """One task of a crowd, as a waiter on its track."""
 
-    __slots__ = ("crowd", "cursor", "hearing", "started", "track")
+    __slots__ = ("crowd", "cursor", "failures_before", "hearing", "since", "track")
 
     def __init__(self, crowd: Crowd[R, Any], track: Track[R], started: float, hearing: Hearing | None) -> None:
         self.crowd = crowd
         self.track = track
-        self.started = started
+        self.since = started
+        self.failures_before = track.walk.failures
         self.hearing = hearing
         #: Transitions told so far; joining others, it begins with the newest that they know.
         self.cursor = max(0, track.seen - 1)
 
     @property
     def deadline(self) -> float:
-        return self.started + self.crowd.timeout
+        return self.since + self.crowd.timeout
 
     @property
     def wants_all(self) -> bool:
@@ -264,7 +265,7 @@ class Crowd(Generic[R, T]):
         return None if self._poller is None else self._poller.drop(member.track, member)
 
     def _elapsed(self, member: _Member[R]) -> float:
-        return 0.0 if self._poller is None else self._poller.time() - member.started
+        return 0.0 if self._poller is None else self._poller.time() - member.since
 
     def _stir(self) -> None:
         if self._waker is not None and not self._waker.done():

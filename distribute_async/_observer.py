@@ -213,7 +213,7 @@ class Telemetry:
         """Call a method of the observer's; None where it raises."""
         try:
             return method(*args, **kwargs)
-        except Exception:  # a mistake in somebody's telemetry must not cost them a result
+        except (Exception, asyncio.CancelledError):  # a mistake in somebody's telemetry must not cost them a result
             name = getattr(method, "__name__", type(method).__name__)
             if name not in self._broken:
                 self._broken.add(name)

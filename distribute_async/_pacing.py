@@ -19,6 +19,25 @@ Jitter = Callable[[float], float]
 MOST_STEPS = 10_000
 
 
+def drawn(jitter: Jitter, span: float) -> float:
+    """What `jitter` draws of a span, in seconds.
+
+    Raises `ConfigurationError` where it fails or gives no number from 0 to the span: a poll planned for NaN would
+    never come.
+    """
+    try:
+        part = jitter(span)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as bug:  # CancelledError too: nothing can be cancelled within a plain function
+        complaint = f"raised {type(bug).__name__}"
+    else:
+        if is_number(part) and 0 <= part <= span:
+            return part
+        complaint = f"gave {part!r}"
+    raise ConfigurationError(f"Pacing.jitter {complaint}: it must give a number from 0 to the span that it is given")
+
+
 @frozen
 class Steps:
     """Exponential backoff, computed once: the span of each wait, in seconds, the last one standing for all after it."""
@@ -42,7 +61,7 @@ class Steps:
         on half of it clients that began together still drift apart.
         """
         span = self.spans[min(n, len(self.spans) - 1)]
-        return span / 2 + jitter(span / 2)
+        return span / 2 + drawn(jitter, span / 2)
 
 
 def _at_least_two(_: object, attribute: Attribute[float | None], value: Any) -> None:

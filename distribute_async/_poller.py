@@ -12,15 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
-from distribute_async._codec import decode
+from distribute_async._codec import decode, status_error
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import APIConnectionError, ConfigurationError, DistributeError
-from distribute_async._faults import Action, Evidence, pause_of, rule_for
+from distribute_async._errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    ConfigurationError,
+    DistributeError,
+)
+from distribute_async._fair_queue import FairQueue
+from distribute_async._faults import Action, Evidence, Rule, pause_of, rule_for
 from distribute_async._gate import Gate
 from distribute_async._models import Created, R
 from distribute_async._observer import Stats, Telemetry, Trace
@@ -32,6 +39,8 @@ from distribute_async._walk import Creation, Pace, Walk
 
 #: The last poll before a deadline starts twice the usual exchange's time ahead of it, and at least this much.
 LEAST_LEAD = 0.05
+#: Asked for where only creates wait for an outage's end: they must not be its probe. No task has this id.
+PROBE_ID = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 class Poller:
@@ -48,16 +57,22 @@ class Poller:
         self.telemetry = telemetry
         self.tally = Tally(telemetry)
         self.is_closed = False
-        #: All ids that somebody knows, by kind of task. The active ones have waiters, the ready ones queue at the gate.
+        #: All ids that somebody knows, in lower case, by kind of task. The active ones have waiters, the ready ones
+        #: queue at the gate.
         self._known: dict[Endpoint[Any], WeakValueDictionary[str, Track[Any]]] = {}
         self._active: dict[Track[Any], None] = {}  # a set of ten thousand is four times as large
-        self._ready: OrderedDict[Track[Any], None] = OrderedDict()
+        self._ready: FairQueue[Track[Any]] = FairQueue()
         self._schedule = Schedule(self._loop)
         #: The asyncio tasks that run, each with the exchange that it makes.
         self._workers: dict[asyncio.Task[None], Exchange[Any]] = {}
         self._usual_exchange = 0.0
-        #: What an outage's waits end in, if it lasts too long.
+        #: Whether any response has come from the service so far: until then its address may be wrong.
+        self._had_response = False
+        #: What an outage's waits end in if it lasts too long, and how long that is.
         self._last_fault: DistributeError = APIConnectionError("the service is down")
+        self._patience = pace.patience(rule_for(self._last_fault), had_response=True)
+        #: The response that asked for the newest pause.
+        self._pause_fault: APIStatusError | None = None
         # A worker serves many waiters: it must not carry the context variables of the one who came first.
         self._context = contextvars.Context()
 
@@ -74,15 +89,17 @@ class Poller:
         """The track for an id: the one that others follow already, else a new one; for a fetch always a new one."""
         self.check_loop()
         others = self._known.setdefault(endpoint, WeakValueDictionary())
-        known = None if single else others.get(task_id)
-        if known is not None and known.walk.error is None:
+        known = others.get(task_id.lower())
+        if known is not None and known.walk.error is None and not single:
             return known
         now = self.time()
         course = None if single else self._pace.course(endpoint.name, now)
         walk = Walk[R](task_id, self._pace, now, single=single, course=course)
         track = Track(endpoint, walk, None if self.telemetry is None else Trace())
-        if not single:
-            others[task_id] = track
+        if single:
+            track.known_status = None if known is None else known.walk.status
+        else:
+            others[task_id.lower()] = track
         return track
 
     def creation(self, endpoint: Endpoint[Created], body: bytes) -> Track[Created]:
@@ -96,8 +113,7 @@ class Poller:
             self._active[track] = None
             track.deadline = math.inf
             track.walk.resume(self.time())
-        track.waiters = [*track.waiters, waiter]  # without room to spare: there may be ten thousand such lists
-        track.deadline = min(track.deadline, waiter.deadline)
+        track.enter(waiter)
         self.attend([track])
 
     def attend(self, tracks: Iterable[Track[Any]]) -> None:
@@ -114,18 +130,18 @@ class Poller:
 
     def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[None] | None:
         """`waiter` waits no longer. The last one to leave cuts the exchange; its worker is given to see it ended."""
-        if waiter in track.waiters:
-            track.waiters.remove(waiter)
+        track.leave(waiter)
         if track.waiters or track not in self._active:
             return None
         del self._active[track]
-        self._ready.pop(track, None)
+        track.walk.leave(self.time())
+        self._ready.discard(track)
         self._schedule.remove(track)
         if not self._active:
             self._schedule.disarm()
         if track.exchange is None:
             return None
-        track.exchange.worker.cancel()
+        track.exchange.cut()
         return track.exchange.worker
 
     async def leave(self, track: Track[Any], waiter: Waiter) -> None:
@@ -142,17 +158,26 @@ class Poller:
         if self._closes_when_idle and not self._active:
             await asyncio.shield(self._session.close())
 
-    async def close(self) -> None:
-        """End all waits with `ClientClosedError`, and close the session where it was made here."""
+    async def close(self, grace: float = 0.0) -> None:
+        """End all waits with `ClientClosedError`, and close the session where it was made here.
+
+        Creates whose request is under way have `grace` seconds to come to their own end.
+        """
         self.is_closed = True
-        workers = list(self._workers)
+        creates = [exchange.worker for exchange in self._workers.values() if exchange.is_create]
         for track in list(self._active):
-            if not track.walk.is_over:
+            if not (grace and track.exchange is not None and track.exchange.is_create):
                 self._end(track, closed())
-        for worker in workers:
-            worker.cancel()
-        if workers:
-            await asyncio.wait(workers)
+        try:
+            if grace and creates:
+                await asyncio.wait(creates, timeout=grace)
+        finally:
+            for track in list(self._active):
+                self._end(track, closed())
+            for exchange in self._workers.values():
+                exchange.cut()
+        if self._workers:
+            await asyncio.wait(list(self._workers))
         self._schedule.disarm()
         await self._session.close()
 
@@ -176,7 +201,7 @@ class Poller:
         walk = track.walk
         if track.deadline <= now:
             for waiter in [waiter for waiter in track.waiters if waiter.deadline <= now]:
-                track.waiters.remove(waiter)
+                track.leave(waiter)
                 waiter.wake()
             track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
         if walk.is_over or not track.waiters:
@@ -184,14 +209,47 @@ class Poller:
             return
         if track.exchange is not None:
             if track.exchange.cut_at <= now:
-                track.exchange.cut()
+                self._cut(track.exchange)
         elif track not in self._ready and self._is_due(track, now):
-            self._ready[track] = None
-        down_since = self._gate.down_since
-        if track in self._ready and down_since is not None and walk.outage_ends(down_since) <= now:
-            self._end(track, self._last_fault)
-            return
+            self._ready.add(track, track.priority)
+        if track in self._ready:
+            self._refuse_hopeless(track, now)
         self._plan(track)
+
+    def _refuse_hopeless(self, track: Track[Any], now: float) -> None:
+        """End the waits on a track in the queue that an outage or a pause certainly outlasts."""
+        down_since = self._gate.down_since
+        if down_since is not None:
+            for waiter in list(track.waiters):
+                if max(down_since, waiter.since) + self._patience.seconds <= now:
+                    self._refuse(track, waiter, self._last_fault)
+        closed_until = self._gate.closed_until(now)
+        if closed_until > now and (track.walk.single or track.polled_at == -math.inf):
+            for waiter in [waiter for waiter in track.waiters if waiter.deadline < closed_until]:
+                self._refuse(track, waiter, self._why_closed(now))
+
+    def _why_closed(self, now: float) -> DistributeError:
+        rest, fault = self._gate.paused_for(now), self._pause_fault
+        if not rest or fault is None:
+            return self._last_fault
+        return type(fault)(fault.status_code, fault.message, fault.request_id, rest)
+
+    def _refuse(self, track: Track[Any], waiter: Waiter, error: DistributeError) -> None:
+        track.leave(waiter)
+        waiter.refuse(track.walk.refusal(error))
+
+    def _cut(self, exchange: Exchange[Any]) -> None:
+        """It takes too long."""
+        if exchange.has_connection:
+            exchange.cut(APITimeoutError("no whole response in time (Limits.exchange_timeout)"))
+        else:
+            exchange.cut(
+                APITimeoutError(
+                    f"no connection to {self._session.address} in time (Limits.connect_timeout): check base_url, the "
+                    "network and firewalls",
+                    "connect_timeout",
+                )
+            )
 
     def _is_due(self, track: Track[Any], now: float) -> bool:
         if now < track.walk.next_poll and self._next_poll(track) <= now:
@@ -211,15 +269,18 @@ class Poller:
         if track.exchange is not None:
             when = min(when, track.exchange.cut_at)
         elif track in self._ready:
-            if self._gate.down_since is not None:
-                when = min(when, track.walk.outage_ends(self._gate.down_since))
+            if (down_since := self._gate.down_since) is not None and track.waiters:
+                since = max(down_since, min(waiter.since for waiter in track.waiters))
+                when = min(when, since + self._patience.seconds)
         else:
             when = min(when, self._next_poll(track))
         self._schedule.put(track, when)
 
     def _end(self, track: Track[Any], error: DistributeError) -> None:
+        if track.walk.is_over:
+            return
         track.walk.end(error)
-        self._ready.pop(track, None)
+        self._ready.discard(track)
         self._schedule.remove(track)
         self._tell(track)
 
@@ -233,7 +294,10 @@ class Poller:
     def _look(self) -> None:
         now = self.time()
         for track in self._schedule.due(now):
-            self._attend(track, now)
+            try:
+                self._attend(track, now)
+            except Exception as bug:
+                self._break(track, bug)
         self._pump()
 
     def _pump(self, worker: asyncio.Task[None] | None = None) -> None:
@@ -244,29 +308,32 @@ class Poller:
             gate_opens = self._gate.opens_at(now)
             if gate_opens > now:
                 break
-            track = self._first_in_line()
-            del self._ready[track]
+            track = self._next_in_line()
             gate_opens = math.inf
             if not self._is_due(track, now):  # what queued for a deadline may have come too late
                 self._plan(track)
             elif track.is_attended:
-                self._start(track, now, worker or self._new_worker())
-                worker = None
+                try:
+                    self._start(track, now, worker)
+                except Exception as bug:
+                    self._break(track, bug)
+                else:
+                    worker = None
             else:
-                for waiter in track.waiters:
+                for waiter in list(track.waiters):
                     waiter.missed()
         self._schedule.arm(self._look, gate_opens)
 
-    def _first_in_line(self) -> Track[Any]:
-        first = next(iter(self._ready))
-        if self._gate.down_since is None or first.walk.is_read:
-            return first
-        return next((track for track in self._ready if track.walk.is_read), first)
+    def _next_in_line(self) -> Track[Any]:
+        """Whose turn it is, taken out of the queue: in an outage a read, if there is any, for it is the probe."""
+        probe = None if self._gate.down_since is None else self._ready.take_evenly(_is_read)
+        return probe or self._ready.take()
 
-    def _start(self, track: Track[Any], now: float, worker: asyncio.Task[None]) -> None:
+    def _start(self, track: Track[Any], now: float, worker: asyncio.Task[None] | None) -> None:
+        was_probe, cut_at = self._gate.enter(now), now + self._session.connect_timeout
         track.has_led = now < track.walk.next_poll
         track.polled_at = now
-        was_probe, cut_at = self._gate.enter(now), now + self._session.connect_timeout
+        worker = worker or self._new_worker()
         track.exchange = self._workers[worker] = Exchange(track, worker, was_probe=was_probe, cut_at=cut_at)
         self._plan(track)
 
@@ -287,13 +354,21 @@ class Poller:
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         exchange = self._workers.pop(worker, None)
-        heard: DistributeError | None = None if exchange is None else exchange.fault
-        if not worker.cancelled() and (bug := worker.exception()) is not None:
-            # Nobody may hang for a mistake in this library: it counts as a fault.
+        bug = None if worker.cancelled() else worker.exception()
+        if bug is not None:
             self.tally.broke(bug)
-            heard = APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
-        if exchange is not None:
-            self._finish(exchange, heard)
+        if exchange is None:
+            return
+        fault = exchange.fault
+        if bug is not None:  # nobody may hang for a mistake in this library: it counts as a fault
+            fault = APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
+        elif not exchange.is_cut:
+            fault = APIConnectionError(
+                "the exchange was cancelled by something else than this client, such as a middleware or a trace hook "
+                "of the aiohttp session",
+                "cancelled",
+            )
+        self._finish(exchange, fault)
 
     async def _poll(self, exchange: Exchange[R]) -> R | DistributeError:
         """One poll: an exchange, and what its answer means."""
@@ -306,8 +381,13 @@ class Poller:
             exchange.has_connection = False
             self._allow(exchange, self._session.connect_timeout)
             heard = await self._exchange(exchange)
+        self._had_response = self._had_response or isinstance(heard, Answer | APIResponseValidationError)
         if isinstance(heard, DistributeError):
             return heard
+        if exchange.stands_in:
+            if heard.status_code != 200:
+                return status_error(heard.status_code, heard.headers, heard.body)
+            return decode(200, {}, _probe(), track.endpoint.result_type)  # whatever it says, the service is back
         digest = hash(heard.body) if heard.status_code == 200 else None
         if digest is not None and digest == track.digest and track.walk.result is not None:
             return track.walk.result
@@ -321,16 +401,18 @@ class Poller:
         if self.telemetry is not None and track.trace is not None:
             extra = self.telemetry.request_headers(track.trace)
             track.trace.sent_at = self.time()
-        request = track.walk.request()
-        return await self._session.post(track.endpoint.path, request, extra, lambda: self._may_send(exchange))
+        path, request = track.endpoint.path, track.walk.request
+        if exchange.stands_in:
+            path, request = track.endpoint.probe_path, _probe
+        return await self._session.post(path, request(), extra, lambda: self._may_send(exchange))
 
     def _may_send(self, exchange: Exchange[Any]) -> bool:
         """There is a connection now, and time for the answer; whether the request is still wanted."""
-        if exchange.fault is not None:
+        if exchange.is_cut:
             return False
         exchange.has_connection = True
         self._allow(exchange, self._session.exchange_timeout)
-        return exchange.track.walk.may_send()
+        return exchange.stands_in or exchange.track.walk.may_send()
 
     def _allow(self, exchange: Exchange[Any], seconds: float) -> None:
         """From now on an exchange has so much time."""
@@ -345,13 +427,33 @@ class Poller:
         self, exchange: Exchange[R], heard: R | DistributeError | None, worker: asyncio.Task[None] | None = None
     ) -> None:
         """What an exchange came to, None where it was cut because nobody waits for it. Its `worker` may go on."""
+        exchange.track.exchange = None
+        try:
+            self._conclude(exchange, heard, self.time())
+        except Exception as bug:
+            self._break(exchange.track, bug)
+        self._pump(worker)
+
+    def _break(self, track: Track[Any], bug: Exception) -> None:
+        """Something raised that must not: a function that was given to this library, or the library itself.
+
+        The waits end in an error that names the cause, because no later event would end them.
+        """
+        self.tally.broke(bug)
+        if track.walk.is_over:
+            self._tell(track)
+        elif isinstance(bug, DistributeError):
+            self._end(track, bug)
+        else:
+            self._end(track, DistributeError(f"following the task broke with {type(bug).__name__}: see the log"))
+
+    def _conclude(self, exchange: Exchange[R], heard: R | DistributeError | None, now: float) -> None:
         track = exchange.track
-        track.exchange = None
-        now = self.time()
-        rule = rule_for(heard) if isinstance(heard, DistributeError) else None
-        evidence = Evidence.CUT if heard is None else Evidence.UP if rule is None else rule.evidence
+        evidence = Evidence.CUT if heard is None else Evidence.UP
+        if isinstance(heard, DistributeError):
+            evidence = rule_for(heard).evidence
         down_since = self._gate.down_since
-        key = track.walk.task_id or hex(id(track))  # a creation has no id yet: each is one of its own
+        key = PROBE_ID if exchange.stands_in else track.walk.task_id or hex(id(track))  # a create has no id yet
         self._gate.leave(key, evidence, now, was_probe=exchange.was_probe, is_crowd=len(self._active) > 1)
         if down_since is None and self._gate.down_since is not None:
             self.tally.outage_began()
@@ -361,17 +463,23 @@ class Poller:
         if evidence is Evidence.UP:
             took = now - track.polled_at
             self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
-        if heard is not None and not track.walk.is_over:
-            if not isinstance(heard, DistributeError):
-                self._answer(track, heard, now)
-            elif track in self._active:
+        is_wanted = not exchange.stands_in and not track.walk.is_over
+        if isinstance(heard, DistributeError):
+            if is_wanted and track in self._active:
                 self._fail(track, heard, now)
+            self._note(track, heard, rule_for(heard), now)
+        elif heard is not None and is_wanted:
+            self._answer(track, heard, now)
+        if self.is_closed:
+            self._end(track, closed())
         if track in self._active:
             self._attend(track, now)
         if self._gate.down_since is not None and down_since is None:
-            for queued in list(self._ready):
-                self._attend(queued, now)
-        self._pump(worker)
+            self._attend_queued(now)
+
+    def _attend_queued(self, now: float) -> None:
+        for track in list(self._ready):
+            self._attend(track, now)
 
     def _answer(self, track: Track[R], result: R, now: float) -> None:
         transition = track.walk.answered(result, now)
@@ -380,26 +488,50 @@ class Poller:
             self.tally.moved(track, transition)
         if transition is not None or track.walk.is_over:
             self._tell(track)
+        track.walk.pace_after(result, now)
 
-    def _fail(self, track: Track[Any], error: DistributeError, now: float) -> None:
-        rule = track.walk.rule_for(error)
+    def _note(self, track: Track[Any], error: DistributeError, rule: Rule, now: float) -> None:
+        """What a fault means for all that the client follows."""
         if rule.evidence is Evidence.DOWN:
             self._last_fault = error
-        track.walk.failed(error, rule, now, self._gate.down_since)
-        if pause_of(error):
+            before, self._patience = self._patience, self._pace.patience(rule, had_response=self._had_response)
+            if before != self._patience and self._gate.down_since is not None:
+                self._attend_queued(now)
+        if isinstance(error, APIStatusError) and pause_of(error):
             self._hold(track, error, now)
-        if track.walk.is_over:
-            self._tell(track)
-        elif self._gate.down_since is not None:
-            track.walk.next_poll = now  # queue for the probe: in an outage the gate does the backing off
 
-    def _hold(self, track: Track[Any], error: DistributeError, now: float) -> None:
+    def _fail(self, track: Track[Any], error: DistributeError, now: float) -> None:
+        """What a fault means for its task, and for those who wait for it."""
+        walk = track.walk
+        rule = walk.rule_for(error)
+        walk.failed(error, rule, now)
+        if walk.is_over:
+            self._tell(track)
+            return
+        if self._gate.down_since is not None:
+            walk.next_poll = now  # queue for the probe: in an outage the gate does the backing off
+            return
+        patience = self._pace.patience(rule, had_response=self._had_response)
+        for waiter in walk.given_up(list(track.waiters), patience, now):
+            self._refuse(track, waiter, error)
+
+    def _hold(self, track: Track[Any], error: APIStatusError, now: float) -> None:
         pause = pause_of(error)
-        was_paused = self._gate.paused_for(now) > 0
+        was_paused = self._gate.paused_for(now)
         obeyed = min(pause, self._pace.retry.max_retry_after)
         self._gate.pause(now + obeyed)
         if not was_paused:
             self.tally.paused(pause, obeyed)
         for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
-            track.waiters.remove(waiter)
-            waiter.refuse(error)
+            self._refuse(track, waiter, error)
+        if obeyed > was_paused:
+            self._pause_fault = error
+            self._attend_queued(now)
+
+
+def _is_read(track: Track[Any]) -> bool:
+    return track.walk.is_read
+
+
+def _probe() -> bytes:
+    return f'{{"id": "{PROBE_ID}"}}'.encode()

@@ -108,6 +108,11 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session for {self._url.host}>"
 
+    @property
+    def address(self) -> str:
+        """Where it connects to, for people: host and port."""
+        return f"{self._url.host_subcomponent}:{self._url.port}"
+
     def _target(self, path: str) -> URL:
         if path not in self._targets:
             self._targets[path] = self._url.joinpath(*path.split("/"))
@@ -157,7 +162,7 @@ class Session:
             if type(error) is ValueError and body.protocol is None:
                 # aiohttp refuses credentials of the session's own (its auth=, or .netrc by trust_env) beside our key.
                 return ConfigurationError("the session given as session= can't send the key: it has credentials too")
-            return connection_fault(error, was_used=body.protocol in self._used)
+            return connection_fault(error, self.address, was_used=body.protocol in self._used)
         finally:
             if body.protocol is not None:
                 self._used.add(body.protocol)
@@ -202,10 +207,11 @@ class Session:
         return Answer(answer.status_code, headers, body)
 
 
-def connection_fault(error: BaseException, *, was_used: bool = False) -> DistributeError:
+def connection_fault(error: BaseException, address: str = "the service", *, was_used: bool = False) -> DistributeError:
     """Ours for whatever aiohttp, the socket or TLS raised; no text of theirs is taken over (it can hold headers).
 
-    `was_used`: the connection had served an exchange before, so a disconnect without a byte means that it was stale.
+    `address`: host and port, which its text names. `was_used`: the connection had served an exchange before, so a
+    disconnect without a byte means that it was stale.
     """
     if isinstance(error, aiohttp.InvalidURL):
         return ConfigurationError("base_url is no address that can be connected to")
@@ -223,7 +229,7 @@ def connection_fault(error: BaseException, *, was_used: bool = False) -> Distrib
         return APIConnectionError("a kept-alive connection was closed before the answer", "stale")
     for kind, message, reason in _FAULTS:
         if isinstance(error, kind):
-            return APIConnectionError(message, reason)
+            return APIConnectionError(message.format(address=address), reason)
     return APIConnectionError(f"the exchange broke with {type(error).__name__}", "unexpected")
 
 
@@ -238,14 +244,26 @@ def _is_without_answer(error: BaseException) -> bool:
 
 # In the order in which they are asked: the first that fits counts.
 _FAULTS: tuple[tuple[type[BaseException], str, str], ...] = (
-    (aiohttp.ClientProxyConnectionError, "the proxy can't be reached", "proxy"),
-    (aiohttp.ClientHttpProxyError, "the proxy refuses to connect", "proxy"),
-    (aiohttp.ClientConnectorDNSError, "the service's host name isn't found", "dns"),
-    (aiohttp.ClientSSLError, "the TLS handshake failed", "tls"),
+    (
+        aiohttp.ClientProxyConnectionError,
+        "the proxy on the way to {address} can't be reached: check the address in proxy=",
+        "proxy",
+    ),
+    (aiohttp.ClientHttpProxyError, "the proxy refuses to connect to {address}: check proxy= and base_url", "proxy"),
+    (
+        aiohttp.ClientConnectorDNSError,
+        "the host name of {address} isn't found: check its spelling in base_url, and this machine's network and DNS",
+        "dns",
+    ),
+    (
+        aiohttp.ClientSSLError,
+        "the TLS handshake with {address} failed: check that base_url should be https, and what is on the way there",
+        "tls",
+    ),
     (ssl.SSLError, "the TLS connection broke", "tls"),
     (
         aiohttp.ClientConnectorError,
-        "can't connect to the service (is base_url right, and does it listen there?)",
+        "can't connect to {address}: check base_url, that the service listens there, and firewalls",
         "connect",
     ),
     (aiohttp.ClientConnectionError, "the connection was lost before the answer", "disconnected"),

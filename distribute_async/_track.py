@@ -11,16 +11,20 @@ import uuid
 from typing import Any, Generic, Protocol
 
 from distribute_async._endpoints import Endpoint
-from distribute_async._errors import APITimeoutError, ClientClosedError, DistributeError, InvalidTaskIdError
+from distribute_async._errors import ClientClosedError, DistributeError, InvalidTaskIdError
+from distribute_async._fair_queue import Priority
 from distribute_async._models import R, Transition, task_id_text
 from distribute_async._observer import Trace
-from distribute_async._walk import Walk
+from distribute_async._status import TaskStatus
+from distribute_async._walk import Wait, Walk
 
 #: Transitions that a track keeps for slow readers and for `Watch.history`.
 HISTORY = 1_000
+#: Waiters of one track that are looked through one by one; more are kept in a dict.
+FEW_WAITERS = 16
 
 
-class Waiter(Protocol):
+class Waiter(Wait, Protocol):
     """Somebody who waits on a track: suspended there, or away for a moment and still minding it."""
 
     @property
@@ -54,22 +58,32 @@ class Entry(list[Any]):
 class Exchange(Generic[R]):
     """An HTTP exchange under way for a track, the asyncio task that makes it, and when it is cut for being late."""
 
-    __slots__ = ("cut_at", "fault", "has_connection", "track", "was_probe", "worker")
+    __slots__ = ("cut_at", "fault", "has_connection", "is_cut", "stands_in", "track", "was_probe", "worker")
 
     def __init__(self, track: Track[R], worker: asyncio.Task[None], *, was_probe: bool, cut_at: float) -> None:
         self.track = track
         self.worker = worker
         #: Whether it is the probe of an outage.
         self.was_probe = was_probe
+        #: Whether it asks for a task that nobody made, because what the track wants to send must not be a probe.
+        self.stands_in = was_probe and not track.walk.is_read
         #: Loop time at which it is to be cut; first for having no connection, then for having no whole answer.
         self.cut_at = cut_at
         self.has_connection = False
-        #: What it comes to where it was cut at that time.
-        self.fault: APITimeoutError | None = None
+        #: Whether this client cut it; a cancellation without that is somebody else's, and a fault.
+        self.is_cut = False
+        #: What it comes to where it was cut for being late.
+        self.fault: DistributeError | None = None
 
-    def cut(self) -> None:
-        """It took too long."""
-        self.fault = APITimeoutError(f"no {'whole answer' if self.has_connection else 'connection'} in time")
+    @property
+    def is_create(self) -> bool:
+        """Whether it creates a task, so that to cut it means not to know whether there is one."""
+        return not (self.track.walk.is_read or self.stands_in)
+
+    def cut(self, fault: DistributeError | None = None) -> None:
+        """End it: nobody waits for it any longer, or it is too late, which is this fault."""
+        self.is_cut = True
+        self.fault = fault
         self.cut_at = math.inf
         self.worker.cancel()
 
@@ -79,7 +93,7 @@ class Track(Generic[R]):
 
     __slots__ = (
         "__weakref__", "deadline", "digest", "endpoint", "entry", "exchange", "forgotten", "has_led", "history",
-        "polled_at", "trace", "waiters", "walk",
+        "known_status", "polled_at", "trace", "waiters", "walk",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint[R], walk: Walk[R], trace: Trace | None) -> None:
@@ -87,7 +101,8 @@ class Track(Generic[R]):
         self.walk = walk
         #: What telemetry wants to know; None where there is none.
         self.trace = trace
-        self.waiters: list[Waiter] = []  # nearly always one
+        #: In the order of coming. Nearly always one, which a list keeps in half the room; but there may be thousands.
+        self.waiters: list[Waiter] | dict[Waiter, None] = []
         #: No waiter's deadline is earlier than this.
         self.deadline = math.inf
         self.exchange: Exchange[R] | None = None
@@ -97,6 +112,8 @@ class Track(Generic[R]):
         #: Of the last good answer's body: an equal one is not decoded again. (64 bits, keyed by the interpreter.)
         self.digest: int | None = None
         self.history: list[Transition[R]] = []
+        #: Of a fetch: the status that others knew as it began.
+        self.known_status: TaskStatus | None = None
         #: Transitions that are no longer in `history`.
         self.forgotten = 0
         #: This track's place in the schedule.
@@ -122,6 +139,30 @@ class Track(Generic[R]):
         """Whether somebody is suspended here."""
         return any(not waiter.is_away for waiter in self.waiters)
 
+    @property
+    def priority(self) -> Priority:
+        """Before whom its next request goes."""
+        if self.walk.single:
+            return Priority.CALL
+        return Priority.FIRST_POLL if self.polled_at == -math.inf else Priority.POLL
+
+    def enter(self, waiter: Waiter) -> None:
+        """`waiter` waits here from now on."""
+        if isinstance(self.waiters, dict):
+            self.waiters[waiter] = None
+        elif len(self.waiters) < FEW_WAITERS:
+            self.waiters = [*self.waiters, waiter]  # without room to spare: there may be ten thousand such lists
+        else:
+            self.waiters = {**dict.fromkeys(self.waiters), waiter: None}
+        self.deadline = min(self.deadline, waiter.deadline)
+
+    def leave(self, waiter: Waiter) -> None:
+        """`waiter` waits here no longer, if it did."""
+        if isinstance(self.waiters, dict):
+            self.waiters.pop(waiter, None)
+        elif waiter in self.waiters:
+            self.waiters.remove(waiter)
+
     def add(self, transition: Transition[R]) -> None:
         """Keep a transition; drop the oldest ones, a hundred at a time, once there are too many."""
         if not self.history:
@@ -139,9 +180,8 @@ class Track(Generic[R]):
     def told(self, error: DistributeError, elapsed: float) -> DistributeError:
         """A copy of an error for one wait of so many seconds, which says what was known of the task."""
         walk = self.walk
-        return error.told(
-            task_id=walk.task_id or None, last_status=walk.status, attempts=walk.attempts, elapsed=elapsed
-        )
+        status = walk.status or self.known_status
+        return error.told(task_id=walk.task_id or None, last_status=status, attempts=walk.attempts, elapsed=elapsed)
 
 
 def checked_id(task_id: str | uuid.UUID) -> str:

@@ -5,7 +5,9 @@ Driven by `_poller`; `now` is always the event loop's time, in seconds.
 
 from __future__ import annotations
 
-from typing import Generic
+import math
+from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -19,8 +21,31 @@ from distribute_async._status import TaskStatus
 
 #: Broken answers in a row that end a walk: one may be a proxy's bad moment, three are an API that changed.
 STRIKES = 3
-#: Failed polls of its own, at least, before `Retry.max_outage` ends a walk: one look after a long sleep proves nothing.
+#: Failed polls of its own, at least, before `Retry.max_outage` ends a wait: one look after a long sleep proves nothing.
 LEAST_FAILURES = 3
+
+
+@frozen
+class Patience:
+    """For how long a wait outlives faults without a good response between them, and how many at least."""
+
+    seconds: float
+    least_failures: int
+
+
+class Wait(Protocol):
+    """Somebody who waits for a task."""
+
+    @property
+    def since(self) -> float:
+        """Loop time at which this wait began."""
+
+    @property
+    def failures_before(self) -> int:
+        """`Walk.failures` as it began: what others met is none of its own."""
+
+
+W = TypeVar("W", bound=Wait)
 
 
 @frozen(eq=False)
@@ -32,13 +57,19 @@ class Pace:
     retry_steps: Steps
     learning: Learning
 
+    def patience(self, rule: Rule, *, had_response: bool) -> Patience:
+        """For a fault of a client that has had some response of the service before, or none yet."""
+        if rule.action is Action.CONNECT and not had_response:
+            return Patience(self.retry.first_contact, self.retry.attempts)
+        return Patience(self.retry.max_outage, LEAST_FAILURES)
+
     def course(self, kind: str, now: float) -> Course | None:
         """What paces the polls of a task by what was learned of its kind; None for plain backoff."""
         return None if self.pacing.polls_per_task is None else Course(self.learning, kind, now)
 
 
 class Trouble:
-    """What went wrong since the last good answer."""
+    """What went wrong since the last good response."""
 
     __slots__ = ("failures", "fault", "missing_since", "since", "strikes")
 
@@ -63,6 +94,12 @@ class Trouble:
         elif self.missing_since is None:
             self.missing_since = now
 
+    def shift(self, seconds: float) -> None:
+        """Let so much time not count: nobody was there to ask."""
+        self.since += seconds
+        if self.missing_since is not None:
+            self.missing_since += seconds
+
 
 class Walk(Generic[R]):
     """What is known of one task, and when to ask for it next.
@@ -73,8 +110,8 @@ class Walk(Generic[R]):
     """
 
     __slots__ = (
-        "attempts", "course", "error", "is_over", "next_poll", "pace", "polls_since_change", "result", "single",
-        "started", "status", "task_id", "trouble",
+        "attempts", "course", "error", "failures", "is_over", "left_at", "next_poll", "pace", "polls_since_change",
+        "result", "single", "started", "status", "task_id", "trouble",
     )  # fmt: skip
 
     #: Whether to ask changes nothing. What creates a task isn't hurried, nor a probe where anything else can be one.
@@ -94,18 +131,28 @@ class Walk(Generic[R]):
         self.is_over = False
         self.error: DistributeError | None = None
         self.polls_since_change = 0
+        #: Failed polls so far, also those before the last good response.
+        self.failures = 0
+        #: Loop time since which nobody waits; None where somebody does.
+        self.left_at: float | None = None
         #: None while the newest answer is a good one.
         self.trouble: Trouble | None = None
         self.course = course
 
+    def leave(self, now: float) -> None:
+        """Nobody waits any longer."""
+        self.left_at = now
+
     def resume(self, now: float) -> None:
-        """Somebody waits again after nobody did: what failed back then says nothing about now."""
+        """Somebody waits again after nobody did. What failed before still counts; the time in between doesn't."""
+        if self.trouble is not None and self.left_at is not None:
+            self.trouble.shift(now - self.left_at)
+        self.left_at = None
         if not self.is_over:
-            self.trouble = None
             self.next_poll = max(self.next_poll, now)
 
     def answered(self, result: R, now: float) -> Transition[R] | None:
-        """A good answer; gives the transition that it shows, if any."""
+        """A good response; gives the transition that it shows, if any. When to ask next is for `pace_after` to say."""
         self.attempts += 1
         self.trouble = None
         self.result = result
@@ -113,10 +160,6 @@ class Walk(Generic[R]):
         is_change = result.status != previous
         self.polls_since_change = 0 if is_change else self.polls_since_change + 1
         self.is_over = self.single or result.is_over
-        if self.course is None:
-            self.next_poll = now + self.pace.pacing.interval(self.polls_since_change)
-        else:
-            self.next_poll = now + self.course.interval(result, self.polls_since_change, now)
         if not is_change:
             return None
         return Transition(
@@ -128,21 +171,25 @@ class Walk(Generic[R]):
             polls=self.attempts,
         )
 
-    def failed(self, error: DistributeError, rule: Rule, now: float, outage_since: float | None) -> None:
-        """A fault. `outage_since` is when the whole client's outage began, None where there is none."""
-        retry = self.pace.retry
+    def pace_after(self, result: R, now: float) -> None:
+        """Plan the next poll after this good response, and learn from it. Draws the random part: may raise."""
+        if self.course is not None:
+            self.next_poll = now + self.course.interval(result, self.polls_since_change, now)
+        elif not self.is_over:
+            self.next_poll = now + self.pace.pacing.interval(self.polls_since_change)
+
+    def failed(self, error: DistributeError, rule: Rule, now: float) -> None:
+        """A fault: it ends the walk where no further attempt can help, and is followed by one otherwise."""
         self.attempts += 1
+        self.failures += 1
         self.trouble = trouble = self.trouble or Trouble(now)
         trouble.add(error, rule.action, now)
-        self.next_poll = now + self.pace.retry_steps.wait(trouble.failures - 1, self.pace.pacing.jitter)
-        if self._is_hopeless(trouble, rule, now) or self._is_outage_too_long(trouble, now, outage_since):
+        if self._is_hopeless(trouble, rule, now):
             self.end(error)
             return
-        # A limit is met on time, not at the first poll after it.
-        if trouble.missing_since is not None:
-            self.next_poll = min(self.next_poll, trouble.missing_since + retry.not_found_grace)
-        if trouble.failures >= LEAST_FAILURES - 1 and not self.single:
-            self.next_poll = min(self.next_poll, max(now, trouble.since + retry.max_outage))
+        self.next_poll = now + self.pace.retry_steps.wait(trouble.failures - 1, self.pace.pacing.jitter)
+        if trouble.missing_since is not None:  # a limit is met on time, not at the first poll after it
+            self.next_poll = min(self.next_poll, trouble.missing_since + self.pace.retry.not_found_grace)
 
     def _is_hopeless(self, trouble: Trouble, rule: Rule, now: float) -> bool:
         retry = self.pace.retry
@@ -154,14 +201,25 @@ class Walk(Generic[R]):
             return rule.action is Action.GRACE or trouble.failures >= retry.attempts
         return trouble.missing_since is not None and now >= trouble.missing_since + retry.not_found_grace
 
-    def _is_outage_too_long(self, trouble: Trouble, now: float, outage_since: float | None) -> bool:
-        if outage_since is not None:
-            return now >= self.outage_ends(outage_since)
-        return trouble.failures >= LEAST_FAILURES and now >= trouble.since + self.pace.retry.max_outage
+    def given_up(self, waits: Iterable[W], patience: Patience, now: float) -> list[W]:
+        """Which of the waits on this task are over for its faults. The next poll comes in time for the others' ends."""
+        over = [wait for wait in waits if self._patience_ends(wait, patience, 0) <= now]
+        # A limit is met on time, not at the first poll after it.
+        ends = min((self._patience_ends(wait, patience, 1) for wait in waits if wait not in over), default=math.inf)
+        self.next_poll = min(self.next_poll, max(now, ends))
+        return over
 
-    def outage_ends(self, outage_since: float) -> float:
-        """When an outage of the whole client is too long for this walk, which may have begun within it."""
-        return max(outage_since, self.started) + self.pace.retry.max_outage
+    def _patience_ends(self, wait: Wait, patience: Patience, may_fail: int) -> float:
+        """When a wait has outlived faults for long enough; infinite where it hasn't seen enough, after that many more.
+
+        What failed before it began is none of its faults.
+        """
+        if self.trouble is None or self.single:
+            return math.inf
+        seen = min(self.trouble.failures, self.failures - wait.failures_before)
+        if seen + may_fail < patience.least_failures:
+            return math.inf
+        return max(self.trouble.since, wait.since) + patience.seconds
 
     def end(self, error: DistributeError) -> None:
         """Following the task ends in this error."""
@@ -181,6 +239,10 @@ class Walk(Generic[R]):
     def rule_for(self, error: DistributeError) -> Rule:
         """What a fault means."""
         return rule_for(error)
+
+    def refusal(self, error: DistributeError) -> DistributeError:
+        """What ends a wait that the client gives up for this reason."""
+        return error
 
     def timed_out(self, timeout: float) -> DistributeError:
         """What ends a wait whose `timeout` has passed."""
@@ -224,14 +286,18 @@ class Creation(Walk[Created]):
         self.end(APIResponseValidationError("the id in the answer is no version 4 UUID"))
         return None
 
-    def failed(self, error: DistributeError, rule: Rule, now: float, outage_since: float | None) -> None:
+    def failed(self, error: DistributeError, rule: Rule, now: float) -> None:
         """A fault."""
         self._may_exist = self._may_exist and not has_surely_done_nothing(error)
-        super().failed(error, rule, now, outage_since)
+        super().failed(error, rule, now)
 
     def end(self, error: DistributeError) -> None:
         """It ends in this error, or in not knowing."""
-        super().end(SubmitUncertainError(error) if self._may_exist else error)
+        super().end(self.refusal(error))
+
+    def refusal(self, error: DistributeError) -> DistributeError:
+        """What ends a wait that the client gives up for this reason."""
+        return SubmitUncertainError(error) if self._may_exist else error
 
     def timed_out(self, timeout: float) -> DistributeError:
         """What ends a wait whose `timeout` has passed."""

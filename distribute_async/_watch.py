@@ -32,12 +32,14 @@ _UNHEARD = nullcontext()
 class _Suspension(asyncio.Future[None]):
     """A watch that is suspended on its track; woken to look again."""
 
-    __slots__ = ("deadline", "refusal", "wants_all")
+    __slots__ = ("deadline", "failures_before", "refusal", "since", "wants_all")
 
     is_away = False
 
-    def __init__(self, deadline: float, *, wants_all: bool) -> None:
+    def __init__(self, since: float, failures_before: int, deadline: float, *, wants_all: bool) -> None:
         super().__init__()
+        self.since = since
+        self.failures_before = failures_before
         self.deadline = deadline
         self.wants_all = wants_all
         self.refusal: DistributeError | None = None
@@ -71,8 +73,8 @@ class Watch(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_cursor", "_failure", "_first", "_hearing", "_is_iterating", "_poller", "_source", "_started",
-        "_task_id", "_timeout", "_track",
+        "__weakref__", "_cursor", "_failure", "_failures_before", "_first", "_hearing", "_is_iterating", "_poller",
+        "_source", "_started", "_task_id", "_timeout", "_track",
     )  # fmt: skip
 
     def __init__(self, source: Source[R], task_id: str, timeout: float) -> None:
@@ -82,6 +84,7 @@ class Watch(Generic[R]):
         self._poller: Poller | None = None
         self._track: Track[R] | None = None
         self._started = 0.0
+        self._failures_before = 0
         self._first = 0
         self._cursor = 0
         self._is_iterating = False
@@ -169,7 +172,7 @@ class Watch(Generic[R]):
                 if poller.time() >= deadline:
                     self._failure = track.walk.timed_out(self._timeout)
                     continue
-                waiter = _Suspension(deadline, wants_all=wants_all)
+                waiter = _Suspension(self._started, self._failures_before, deadline, wants_all=wants_all)
                 poller.join(track, waiter)
                 try:
                     await waiter
@@ -206,6 +209,7 @@ class Watch(Generic[R]):
         if self._poller is None or self._track is None:
             self._poller, self._track = self._source.follow(self._task_id)
             self._started = self._poller.time()
+            self._failures_before = self._track.walk.failures
             # Joining others, begin with the newest status that they know.
             self._first = self._cursor = max(0, self._track.seen - 1)
         return self._poller, self._track

@@ -314,15 +314,16 @@ async def test_staggered_deadlines_make_one_more_poll_for_each_interval() -> Non
 @pytest.mark.looptime
 async def test_no_last_poll_within_a_pause() -> None:
     """While the service has asked for a pause, a wait whose deadline comes ends without a request."""
-    script = [bad.status(429, Retry_After="20"), *says("COMPLETED")]
+    script = [*says("QUEUED"), bad.status(429, Retry_After="20"), *says("COMPLETED")]
     async with MisbehavingServer(*script) as server, new_client(server.url) as client:
-        patient = asyncio.create_task(client.wait_for_result(ID))
+        hasty = asyncio.create_task(caught(client.wait_for_result(OTHER_ID, timeout=10), WaitTimeoutError))
         await asyncio.sleep(0.1)
-        error = await caught(client.wait_for_result(OTHER_ID, timeout=10), WaitTimeoutError)
-        assert now() == pytest.approx(10.1, abs=0.05)
-        assert error.attempts == 0
+        patient = asyncio.create_task(client.wait_for_result(ID))
+        error = await hasty
+        assert now() == pytest.approx(10, abs=0.05)
+        assert error.attempts == 1
         assert (await patient).text
-        assert server.times == [0.0, pytest.approx(20.0, abs=0.01)]
+        assert server.times == [0.0, 0.1, pytest.approx(20.1, abs=0.01)]
 
 
 @pytest.mark.looptime
@@ -334,7 +335,7 @@ async def test_no_last_poll_within_an_outage() -> None:
         count = len(server.requests)
         hasty = [client.wait_for_result(task_id, timeout=0.5 + n / 10) for n, task_id in enumerate(ids(30))]
         await asyncio.gather(*hasty, return_exceptions=True)
-        assert now() == pytest.approx(53.4, abs=0.05)
+        assert now() <= 53.4 + 0.05
         assert len(server.requests) - count <= 2  # a probe each 2.5 to 5 s
         await asyncio.gather(*lasting, return_exceptions=True)
 

@@ -27,11 +27,13 @@ from distribute_async._faults import (
 
 REASONS = {
     "stale": (Action.RETRY_NOW, Evidence.DOWN),
-    "connect": (Action.BACK_OFF, Evidence.DOWN),
-    "dns": (Action.BACK_OFF, Evidence.DOWN),
-    "tls": (Action.BACK_OFF, Evidence.DOWN),
+    "connect": (Action.CONNECT, Evidence.DOWN),
+    "dns": (Action.CONNECT, Evidence.DOWN),
+    "tls": (Action.CONNECT, Evidence.DOWN),
+    "connect_timeout": (Action.CONNECT, Evidence.DOWN),
+    "cancelled": (Action.BACK_OFF, Evidence.UNCLEAR),
     "certificate": (Action.END, Evidence.UNCLEAR),
-    "proxy": (Action.BACK_OFF, Evidence.DOWN),
+    "proxy": (Action.CONNECT, Evidence.DOWN),
     "disconnected": (Action.BACK_OFF, Evidence.DOWN),
     "body": (Action.BACK_OFF, Evidence.DOWN),
     "protocol": (Action.BACK_OFF, Evidence.DOWN),
@@ -86,7 +88,7 @@ def test_the_table_holds_nothing_else() -> None:
 def test_each_action_and_each_evidence_says_what_it_is() -> None:
     """The documentation shows these in words, each its own."""
     assert all(isinstance(member.value, str) for member in [*Action, *Evidence])
-    assert (len(Action), len(Evidence)) == (6, 4)
+    assert (len(Action), len(Evidence)) == (7, 4)
 
 
 @pytest.mark.parametrize("error", [ClientClosedError("x"), ConfigurationError("x"), DistributeError("x")])

@@ -9,7 +9,7 @@ import pytest
 
 from distribute_async import Limits
 from distribute_async._faults import Evidence
-from distribute_async._gate import Gate
+from distribute_async._gate import RESUME_SECONDS, Gate
 
 
 def half(span: float) -> float:
@@ -56,13 +56,45 @@ def test_a_pause_holds_everything_and_returns_one_by_one() -> None:
     gate = new_gate()
     gate.pause(5.0)
     assert gate.opens_at(1.0) == 5.0
+    now = 5.0
     for allowed in (1, 2, 3):
         for _ in range(allowed):
-            assert gate.opens_at(5.0) == 5.0
-            gate.enter(5.0)
-        assert gate.opens_at(5.0) == math.inf
+            now = gate.opens_at(now)
+            assert now < 6.0
+            gate.enter(now)
+        assert gate.opens_at(now) == math.inf
         for n in range(allowed):
-            gate.leave("a", Evidence.UP if n == 0 else Evidence.CUT, 5.0, was_probe=False, is_crowd=True)
+            gate.leave("a", Evidence.UP if n == 0 else Evidence.CUT, now, was_probe=False, is_crowd=True)
+
+
+def test_the_return_from_a_pause_is_rationed() -> None:
+    """After a pause at most 10 requests leave in the first second, and at most twice as many in each further one."""
+    gate = new_gate()
+    gate.pause(5.0)
+    now, seconds = 0.0, [0] * 8
+    while (now := gate.opens_at(now)) < 5.0 + 8:
+        seconds[int(now - 5.0)] += 1
+        exchange(gate, "a", Evidence.UP, now)
+    assert 5 <= seconds[0] <= 10
+    assert all(later <= 2 * earlier for earlier, later in itertools.pairwise(seconds))
+    assert sum(seconds) > 2000
+
+
+def test_good_answers_within_a_pause_raise_no_allowance() -> None:
+    """What was under way as a pause began and ends well within it is no reason to come back all at once."""
+    gate = new_gate()
+    for _ in range(50):
+        gate.enter(0.0)
+    gate.leave("a", Evidence.UP, 0.5, was_probe=False, is_crowd=True)
+    gate.pause(5.0)
+    for _ in range(48):
+        gate.leave("a", Evidence.UP, 1.0, was_probe=False, is_crowd=True)
+    assert gate.opens_at(5.0) == math.inf  # the last one is still under way
+    gate.leave("a", Evidence.UP, 5.0, was_probe=False, is_crowd=True)
+    for _ in range(2):
+        assert gate.opens_at(20.0) == 20.0
+        gate.enter(20.0)
+    assert gate.opens_at(20.0) == math.inf
 
 
 def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
@@ -296,15 +328,16 @@ def test_the_allowance_grows_up_to_the_limit() -> None:
     """After a pause the allowance grows by one with each good answer, up to `max_in_flight` and not beyond."""
     gate = new_gate(max_in_flight=3)
     gate.pause(1.0)
+    now = 1.0 + RESUME_SECONDS  # nothing is rationed any more
     for allowed in (1, 2, 3, 3, 3):
         for n in range(allowed):
             assert gate.running == n
-            assert gate.opens_at(1.0) == 1.0
-            gate.enter(1.0)
-        assert gate.opens_at(1.0) == math.inf
+            assert gate.opens_at(now) == now
+            gate.enter(now)
+        assert gate.opens_at(now) == math.inf
         for n in range(allowed):
             evidence = Evidence.UP if n == 0 else Evidence.CUT
-            gate.leave("a", evidence, 1.0, was_probe=False, is_crowd=True)
+            gate.leave("a", evidence, now, was_probe=False, is_crowd=True)
 
 
 def test_an_outage_allows_one_at_a_time() -> None:

@@ -36,6 +36,7 @@ FLOORS = [
     "_learning",
     "_walk",
     "_gate",
+    "_fair_queue",
     "_track",
     "_schedule",
     "_tally",

@@ -39,7 +39,7 @@ def assert_books_are_right(poller: Poller) -> None:
         assert track.waiters
         assert track.exchange is not None or track.entry is not None or track in poller._ready
         assert track.deadline <= min(waiter.deadline for waiter in track.waiters)
-    assert poller._ready.keys() <= poller._active.keys()
+    assert set(poller._ready) <= poller._active.keys()
     if schedule._heap and poller._active:
         assert schedule._timer is not None
         assert schedule._timer.when() <= schedule._heap[0][0]
@@ -238,7 +238,7 @@ async def test_an_id_that_failed_is_asked_anew_by_those_who_come_later() -> None
 
 @pytest.mark.looptime
 async def test_those_who_wait_for_their_turn_get_it_in_order() -> None:
-    """Ids that queue at the gate are served first come, first served."""
+    """Ids whose first polls queue are served first come, first served."""
     async with (
         MisbehavingServer(bad.status(429, Retry_After="5"), *says("COMPLETED")) as server,
         # One at a time: requests on several connections may overtake each other.
@@ -249,7 +249,7 @@ async def test_those_who_wait_for_their_turn_get_it_in_order() -> None:
         others = ids(5)
         waits = [first, *(asyncio.create_task(client.wait_for_result(task_id)) for task_id in others)]
         await asyncio.gather(*waits)
-        assert [request.task_id for request in server.requests] == [ID, *others, ID]
+        assert [request.task_id for request in server.requests if request.task_id != ID] == others
 
 
 @pytest.mark.looptime

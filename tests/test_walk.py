@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ from distribute_async._faults import rule_for
 from distribute_async._learning import Learning
 from distribute_async._models import Created
 from distribute_async._pacing import Steps, retry_steps
-from distribute_async._walk import Creation, Pace, Walk
+from distribute_async._walk import Creation, Pace, Patience, Walk
 
 
 def half(span: float) -> float:
@@ -49,15 +49,35 @@ def answer(status: str, *, finished: float | None = None) -> ChatResult:
     return ChatResult(status=TaskStatus(status), created=1, model="m", finished=finished)
 
 
-def fail(walk: Walk[ChatResult], error: DistributeError, now: float, outage_since: float | None = None) -> None:
-    walk.failed(error, rule_for(error), now, outage_since)
+@frozen
+class Reader:
+    """Somebody who waits for a task, by default from its beginning."""
+
+    since: float = 0.0
+    failures_before: int = 0
+
+
+def fail(walk: Walk[ChatResult], error: DistributeError, now: float) -> None:
+    walk.failed(error, rule_for(error), now)
+
+
+def fail_for(walk: Walk[ChatResult], waits: list[Reader], error: DistributeError, now: float) -> list[Reader]:
+    """A fault, for those who wait; gives those whose wait it ends."""
+    fail(walk, error, now)
+    return walk.given_up(waits, walk.pace.patience(rule_for(error), had_response=True), now)
+
+
+def answered(walk: Walk[ChatResult], result: ChatResult, now: float) -> Transition[ChatResult] | None:
+    transition = walk.answered(result, now)
+    walk.pace_after(result, now)
+    return transition
 
 
 @pytest.mark.parametrize(("finished", "over"), [(None, False), (5.0, True)])
 def test_an_unknown_status_is_over_once_finished_is_set(finished: float | None, over: bool) -> None:
     """A status that the library doesn't know ends the walk exactly where the answer says `finished`."""
     walk = new_walk()
-    walk.answered(answer("ARCHIVED", finished=finished), 0.0)
+    answered(walk, answer("ARCHIVED", finished=finished), 0.0)
     assert walk.is_over is over
     assert walk.result is not None
     assert walk.result.is_failed is over
@@ -69,7 +89,7 @@ def test_the_pace_starts_afresh_at_each_change() -> None:
     intervals = []
     now = 0.0
     for status in ["QUEUED", "QUEUED", "QUEUED", "PROCESSING", "PROCESSING"]:
-        walk.answered(answer(status), now)
+        answered(walk, answer(status), now)
         intervals.append(walk.next_poll - now)
         now = walk.next_poll
     first, second, third = 0.75 * 0.5, 0.75 * 0.5 * 1.3, 0.75 * 0.5 * 1.3**2
@@ -81,28 +101,72 @@ def test_no_interval_is_below_the_floor() -> None:
     assert Pacing(initial=0.01, factor=1, max=0.01, floor=0.2).interval(0) == 0.2
 
 
-def test_an_outage_ends_the_walk_on_time_with_the_last_fault() -> None:
-    """Faults go on until exactly `max_outage` after the first one; then the last one is the end."""
+def test_faults_without_an_end_end_a_wait_on_time() -> None:
+    """Faults go on until exactly `max_outage` after the first one, and a poll is planned for that moment."""
     walk = new_walk(retry=Retry(max_outage=20))
-    now, polls = 3.0, 0
-    while not walk.is_over:
-        error = APIStatusError(500 + polls)
-        fail(walk, error, now)
+    now, polls = 3.0, 1
+    while not fail_for(walk, [Reader()], APIStatusError(500 + polls), now):
         polls += 1
-        now, last = walk.next_poll, now
-    assert last == 3.0 + 20
-    assert walk.error is error
+        now = walk.next_poll
+    assert now == 3.0 + 20
     assert polls > 3
-
-
-def test_three_failures_at_least_end_a_walk() -> None:
-    """One or two failures never end a walk, however long it slept between them."""
-    walk = new_walk(retry=Retry(max_outage=1))
-    fail(walk, APIConnectionError("x"), 0.0)
-    fail(walk, APIConnectionError("x"), 1000.0)
     assert not walk.is_over
-    fail(walk, APIConnectionError("x"), walk.next_poll)
-    assert walk.is_over
+
+
+def test_three_failures_at_least_end_a_wait() -> None:
+    """One or two failures never end a wait, however long it slept between them."""
+    walk = new_walk(retry=Retry(max_outage=1))
+    reader = Reader()
+    assert fail_for(walk, [reader], APIConnectionError("x"), 0.0) == []
+    assert fail_for(walk, [reader], APIConnectionError("x"), 1000.0) == []
+    assert fail_for(walk, [reader], APIConnectionError("x"), walk.next_poll) == [reader]
+
+
+def test_a_wait_is_ended_by_faults_of_its_own_only() -> None:
+    """Whoever joins while polls fail has `max_outage` from then on, and three failures that it saw itself."""
+    walk = new_walk(retry=Retry(max_outage=10))
+    first = Reader()
+    for now in (0.0, 3.0, 6.0, 9.5):
+        assert fail_for(walk, [first], APIStatusError(500), now) == []
+    late = Reader(since=9.9, failures_before=walk.failures)
+    ended = {now: fail_for(walk, [late], APIStatusError(500), now) for now in (10.0, 15.0, 19.8, 19.9)}
+    assert ended == {10.0: [], 15.0: [], 19.8: [], 19.9: [late]}
+    seldom = Reader(since=20.0, failures_before=walk.failures)
+    ended = {now: fail_for(walk, [seldom], APIStatusError(500), now) for now in (21.0, 100.0, 101.0)}
+    assert ended == {21.0: [], 100.0: [], 101.0: [seldom]}
+    assert fail_for(walk, [first, Reader(101.0, walk.failures)], APIStatusError(500), 102.0) == [first]
+
+
+def test_a_poll_is_planned_for_each_end_of_a_wait() -> None:
+    """Of several waits whose ends differ, the next poll comes in time for the earliest."""
+    walk = new_walk(retry=Retry(max_outage=10, initial=30.0))
+    waits = [Reader(3.0), Reader(1.0), Reader(2.0, failures_before=-9)]
+    fail_for(walk, waits, APIStatusError(500), 0.5)
+    assert walk.next_poll == 0.5 + 22.5
+    fail_for(walk, waits, APIStatusError(500), 1.0)
+    assert walk.next_poll == 11.0
+
+
+def test_a_good_answer_begins_the_faults_of_a_wait_anew() -> None:
+    """`max_outage` counts from the first fault after the last good response."""
+    walk, reader = new_walk(retry=Retry(max_outage=10)), Reader()
+    for start in (0.0, 100.0):
+        for step in (0.0, 1.0, 2.0, 9.9):
+            assert fail_for(walk, [reader], APIConnectionError("x"), start + step) == []
+        answered(walk, answer("QUEUED"), start + 9.95)
+
+
+@pytest.mark.parametrize("had_response", [False, True])
+@pytest.mark.parametrize(
+    "error", [APIConnectionError("x", "dns"), APITimeoutError("x", "connect_timeout"), APIConnectionError("x", "body")]
+)
+def test_before_any_response_a_wrong_address_is_told_soon(error: APIConnectionError, had_response: bool) -> None:
+    """`first_contact` is for faults of connecting, and only until the client has had a response."""
+    pace = new_walk(retry=Retry(max_outage=100, first_contact=7, attempts=5)).pace
+    is_soon = error.reason != "body" and not had_response
+    assert pace.patience(rule_for(error), had_response=had_response) == (
+        Patience(7, 5) if is_soon else Patience(100, 3)
+    )
 
 
 def test_a_good_answer_starts_the_count_afresh() -> None:
@@ -112,17 +176,8 @@ def test_a_good_answer_starts_the_count_afresh() -> None:
         for step in range(4):
             fail(walk, APIConnectionError("x"), start + step)
         fail(walk, NotFoundError(404), start + 5)
-        walk.answered(answer("QUEUED"), start + 6)
+        answered(walk, answer("QUEUED"), start + 6)
     assert not walk.is_over
-
-
-def test_the_clients_outage_counts_instead_of_the_walks_own() -> None:
-    """During an outage of the whole client its clock counts, from the walk's own start at the earliest."""
-    walk = new_walk(retry=Retry(max_outage=10))
-    fail(walk, APIConnectionError("x"), 5.0, outage_since=-100.0)
-    assert not walk.is_over
-    fail(walk, APIConnectionError("x"), 10.0, outage_since=-100.0)
-    assert walk.is_over
 
 
 def test_404_is_believed_after_its_grace() -> None:
@@ -146,7 +201,7 @@ def test_another_answer_restarts_the_404_grace() -> None:
 def test_a_fetch_ends_at_its_first_good_answer() -> None:
     """With `single` the first good answer is the end, whatever its status."""
     walk = new_walk(single=True)
-    walk.answered(answer("QUEUED"), 0.0)
+    answered(walk, answer("QUEUED"), 0.0)
     assert walk.is_over
 
 
@@ -178,15 +233,37 @@ def test_a_fetch_has_no_grace() -> None:
     assert walk.is_over
 
 
-def test_waking_after_a_long_sleep_forgets_old_faults() -> None:
-    """Faults from before nobody waited say nothing about now."""
-    walk = new_walk(retry=Retry(max_outage=10))
-    fail(walk, APIConnectionError("x"), 0.0)
-    fail(walk, APIConnectionError("x"), 1.0)
-    walk.resume(1000.0)
-    fail(walk, APIConnectionError("x"), 1000.0)
-    assert not walk.is_over
-    assert math.isfinite(walk.next_poll)
+def test_time_without_a_reader_moves_the_clocks() -> None:
+    """While nobody waits no limit comes nearer, and nothing that was counted is forgotten."""
+    walk, reader = new_walk(retry=Retry(max_outage=10)), Reader()
+    for now in (0.0, 1.0, 5.0):
+        assert fail_for(walk, [reader], APIConnectionError("x"), now) == []
+    due = walk.next_poll
+    walk.leave(6.0)
+    walk.resume(1006.0)
+    assert walk.next_poll == 1006.0 >= due
+    assert fail_for(walk, [reader], APIConnectionError("x"), 1009.9) == []
+    assert walk.next_poll == 1010.0
+    assert fail_for(walk, [reader], APIConnectionError("x"), 1010.0) == [reader]
+
+
+def test_time_without_a_reader_moves_the_grace_and_keeps_the_malformed_count() -> None:
+    """A reader that leaves and comes back meets the 404's end and the third malformed answer all the same."""
+    walk = new_walk()
+    for start in (0.0, 100.0, 200.0):
+        fail(walk, NotFoundError(404), start)
+        assert not walk.is_over
+        walk.leave(start + 1.0)
+        walk.resume(start + 100.0)
+    fail(walk, NotFoundError(404), 300.0)
+    assert walk.is_over
+    walk = new_walk()
+    for start in (0.0, 100.0, 200.0):
+        assert not walk.is_over
+        fail(walk, BROKEN, start)
+        walk.leave(start + 1.0)
+        walk.resume(start + 100.0)
+    assert walk.is_over
 
 
 def test_a_new_walk_knows_nothing_and_polls_at_once() -> None:
@@ -194,7 +271,7 @@ def test_a_new_walk_knows_nothing_and_polls_at_once() -> None:
     walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
     assert (walk.task_id, walk.started, walk.next_poll, walk.attempts) == ("task", 5.0, 5.0, 0)
     assert (walk.status, walk.result, walk.trouble, walk.error, walk.is_over) == (None, None, None, None, False)
-    walk.answered(answer("QUEUED"), 6.0)
+    answered(walk, answer("QUEUED"), 6.0)
     assert not walk.is_over
 
 
@@ -203,11 +280,11 @@ def test_a_transition_holds_all_that_is_known() -> None:
     walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
     fail(walk, APIConnectionError("x"), 5.0)
     queued, ready = answer("QUEUED"), answer("COMPLETED")
-    assert walk.answered(queued, 7.0) == Transition(
+    assert answered(walk, queued, 7.0) == Transition(
         task_id="task", previous=None, status=TaskStatus.QUEUED, result=queued, elapsed=2.0, polls=2
     )
-    assert walk.answered(queued, 8.0) is None
-    assert walk.answered(ready, 9.5) == Transition(
+    assert answered(walk, queued, 8.0) is None
+    assert answered(walk, ready, 9.5) == Transition(
         task_id="task", previous=TaskStatus.QUEUED, status=TaskStatus.COMPLETED, result=ready, elapsed=4.5, polls=4
     )
     assert walk.result is ready
@@ -216,9 +293,9 @@ def test_a_transition_holds_all_that_is_known() -> None:
 def test_the_newest_answer_counts_even_without_a_change() -> None:
     """An answer with the same status replaces the one before it."""
     walk = new_walk()
-    walk.answered(answer("QUEUED"), 0.0)
+    answered(walk, answer("QUEUED"), 0.0)
     newer = answer("QUEUED", finished=1.0)
-    assert walk.answered(newer, 1.0) is None
+    assert answered(walk, newer, 1.0) is None
     assert walk.result is newer
 
 
@@ -230,7 +307,7 @@ def test_faults_are_counted_and_kept_until_a_good_answer() -> None:
         assert walk.trouble is not None
         assert walk.trouble.fault is error
         assert (walk.attempts, walk.error) == (n + 1, None)
-    walk.answered(answer("QUEUED"), 2.0)
+    answered(walk, answer("QUEUED"), 2.0)
     assert (walk.trouble, walk.attempts) == (None, 3)
 
 
@@ -244,7 +321,7 @@ def test_waits_after_faults_grow_and_start_afresh() -> None:
             waits.append(walk.next_poll - now)
             now = walk.next_poll
         assert waits == [0.375, 0.75, 1.5, 3.0, 6.0, 12.0, 22.5, 22.5]
-        walk.answered(answer("QUEUED"), 0.0)
+        answered(walk, answer("QUEUED"), 0.0)
 
 
 BROKEN = APIResponseValidationError("x")
@@ -258,7 +335,7 @@ def test_three_strikes_in_a_row_end_a_walk() -> None:
             fail(walk, BROKEN, now)
         assert not walk.is_over
         if between is None:
-            walk.answered(answer("QUEUED"), 0.2)
+            answered(walk, answer("QUEUED"), 0.2)
         else:
             fail(walk, between, 0.2)
     for n in range(3):
@@ -299,23 +376,19 @@ def test_a_404_is_believed_exactly_after_its_grace() -> None:
     assert walk.is_over
 
 
-def test_an_outage_is_met_on_time_from_the_third_failure_on() -> None:
-    """The poll that may end the walk is due exactly at `max_outage`, but not before two failures, and never in the past."""  # noqa: E501
-    walk = new_walk(retry=Retry(max_outage=0.25))
-    fail(walk, APIConnectionError("x"), 1.0)
-    assert walk.next_poll == 1.375
-    fail(walk, APIConnectionError("x"), 1.375)
-    assert walk.next_poll == 1.375
-    fail(walk, APIConnectionError("x"), 1.375)
-    assert walk.is_over
+def test_a_limit_is_met_on_time_from_the_third_failure_on() -> None:
+    """The poll that may end a wait is due exactly at `max_outage`, but not before two failures, and never in the past."""  # noqa: E501
+    walk, reader = new_walk(retry=Retry(max_outage=0.25)), Reader()
+    for now, due in ((1.0, 1.375), (1.375, 1.375)):
+        assert fail_for(walk, [reader], APIConnectionError("x"), now) == []
+        assert walk.next_poll == due
+    assert fail_for(walk, [reader], APIConnectionError("x"), 1.375) == [reader]
     later = new_walk(retry=Retry(max_outage=1.0))
-    fail(later, APIConnectionError("x"), 1.0)
-    fail(later, APIConnectionError("x"), 1.5)
+    for now in (1.0, 1.5):
+        assert fail_for(later, [reader], APIConnectionError("x"), now) == []
     assert later.next_poll == 2.0
-    fail(later, APIConnectionError("x"), 1.99)
-    assert not later.is_over
-    fail(later, APIConnectionError("x"), 2.0)
-    assert later.is_over
+    assert fail_for(later, [reader], APIConnectionError("x"), 1.99) == []
+    assert fail_for(later, [reader], APIConnectionError("x"), 2.0) == [reader]
 
 
 def test_a_fetch_backs_off_in_full() -> None:
@@ -329,31 +402,10 @@ def test_a_fetch_backs_off_in_full() -> None:
     assert waits == [0.375, 0.75]
 
 
-def test_during_the_clients_outage_the_walks_own_clock_is_silent() -> None:
-    """A walk whose own faults are old goes on while the client's outage is young, and ends with it to the second."""
-    walk = new_walk(retry=Retry(max_outage=10))
-    for now in (0.0, 1.0, 2.0):
-        fail(walk, APIConnectionError("x"), now)
-    fail(walk, APIConnectionError("x"), 50.0, outage_since=45.0)
-    assert not walk.is_over
-    assert walk.outage_ends(45.0) == 55.0
-    fail(walk, APIConnectionError("x"), 54.9, outage_since=45.0)
-    assert not walk.is_over
-    fail(walk, APIConnectionError("x"), 55.0, outage_since=45.0)
-    assert walk.is_over
-
-
-def test_an_outage_counts_from_the_walks_own_start() -> None:
-    """Whoever begins within an outage has all of `max_outage` from its own beginning."""
-    walk: Walk[ChatResult] = Walk("task", new_walk(retry=Retry(max_outage=10)).pace, 100.0)
-    assert walk.outage_ends(20.0) == 110.0
-    assert walk.outage_ends(105.0) == 115.0
-
-
 def test_waking_keeps_the_next_poll_in_the_future() -> None:
     """After a sleep the next poll is due now, or when it was due anyway; nothing that was known is forgotten."""
     walk = new_walk()
-    walk.answered(answer("QUEUED"), 0.0)
+    answered(walk, answer("QUEUED"), 0.0)
     due = walk.next_poll
     walk.resume(0.1)
     assert walk.next_poll == due
@@ -387,12 +439,12 @@ def test_each_visible_change_is_reported_once_in_order(lives: list[str], ending:
     reported: list[TaskStatus | None] = []
     for now, status in enumerate(polled):
         assert not walk.is_over
-        transition = walk.answered(answer(status), float(now))
+        transition = answered(walk, answer(status), float(now))
         if transition is not None:
             assert transition.previous == (reported[-1] if reported else None)
             assert (transition.elapsed, transition.polls) == (now, now + 1)
             reported.append(transition.status)
-        assert walk.next_poll > now
+        assert walk.is_over or walk.next_poll > now
     assert reported == [status for status, _ in itertools.groupby(polled)]
     assert walk.is_over
     assert walk.error is None
@@ -423,7 +475,7 @@ def test_a_walk_is_paced_by_what_was_learned() -> None:
         times = []
         while not walk.is_over:
             times.append(walk.next_poll - 100.0)
-            walk.answered(answer("PROCESSING" if times[-1] < end else "COMPLETED"), walk.next_poll)
+            answered(walk, answer("PROCESSING" if times[-1] < end else "COMPLETED"), walk.next_poll)
         return times
 
     plain = polls("chat", 20.0)
@@ -450,7 +502,7 @@ def ended(creation: Creation, error: DistributeError, *, is_sent: bool) -> Distr
     """What one fault ends a creation in; None where it goes on."""
     if is_sent:
         assert creation.may_send()
-    creation.failed(error, creation.rule_for(error), 1.0, None)
+    creation.failed(error, creation.rule_for(error), 1.0)
     return creation.error
 
 

@@ -136,7 +136,7 @@ CASES = [
     Case("garbage for TLS", "tls", greets(bad.say(b"\x00\x01garbage" * 9), uses_tls=True)),
     Case("plain text behind https", "tls", greets(bad.say(bad.answer(task())), uses_tls=True)),
     Case("closes in the TLS handshake", "connect", greets(bad.close_at_once, uses_tls=True)),
-    Case("silent in the TLS handshake", "timeout", greets(bad.silent, uses_tls=True), APITimeoutError, lasts=1.0),
+    Case("silent in the TLS handshake", "connect_timeout", greets(bad.silent, uses_tls=True), APITimeoutError, 1.0),
     Case("the proxy isn't there", "proxy", late(is_proxy=True)),
     Case("closes without an answer", "disconnected", answers(bad.close)),
     Case("resets without an answer", "disconnected", answers(bad.reset)),

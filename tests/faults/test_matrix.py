@@ -39,7 +39,7 @@ def test_every_action_is_used() -> None:
 
 
 @pytest.mark.looptime
-@cases(Action.BACK_OFF, Action.HOLD, Action.GRACE, Action.STRIKE)
+@cases(Action.BACK_OFF, Action.CONNECT, Action.HOLD, Action.GRACE, Action.STRIKE)
 async def test_a_transient_fault_is_outlived(case: Case, stage: Stage) -> None:
     """Two such faults in a row end no wait: it backs off, asks again, and gets the result."""
     began = now()
