@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from distribute_async._config import checked_headers
 from distribute_async._errors import APIConnectionError, APIResponseValidationError, APIStatusError, DistributeError
-from distribute_async._models import TaskResult, Transition
+from distribute_async._models import Created, TaskResult, Transition
 
 log = logging.getLogger("distribute_async")
 log.addHandler(logging.NullHandler())  # quiet where the application sets up no logging
@@ -32,7 +32,7 @@ Outcome = Literal["result", "error", "cancelled", "left"]
 
 @frozen(kw_only=True, eq=False)
 class ObservedWait:
-    """One wait: from the first `await` or iteration of a `Watch` to its ending, or one `fetch`.
+    """One wait: from the first `await` or iteration of a `Watch` to its ending, one `fetch`, or one create.
 
     A cancelled wait has ended; where its `Watch` is awaited again, another one begins. Compared by identity, so
     that an observer may keep what belongs to it in a dict.
@@ -40,9 +40,12 @@ class ObservedWait:
 
     #: The kind of task: "chat".
     kind: str
-    task_id: str
+    #: None for a create, whose task has no id yet: see `ObservedEnding.task_id`.
+    task_id: str | None
     #: Whether it is a `fetch`, which is a wait of one poll.
     is_fetch: bool
+    #: Whether it waits for a task to be created (`submit`) and not for what a task comes to.
+    is_create: bool = False
     #: Loop time at which it began, in seconds.
     started: float
     #: Of the client's base URL.
@@ -55,9 +58,11 @@ class ObservedEnding:
     """How a wait ended."""
 
     outcome: Outcome
+    #: The task: for a create the one that it made, None where there is none, or nobody knows.
+    task_id: str | None
     #: What it ended in, beside the outcome "error".
     error: DistributeError | None
-    #: The newest answer, None before the first. It holds what the model said.
+    #: The newest answer, None before the first and for a create. It holds what the model said.
     result: TaskResult | None
     #: Seconds of loop time since it began.
     elapsed: float
@@ -75,7 +80,10 @@ class ObservedExchange:
 
     #: The kind of task: "chat".
     kind: str
-    task_id: str
+    #: None for a create, and for the probe of an outage that is sent because a create must not be one.
+    task_id: str | None
+    #: Whether it was to create a task.
+    is_create: bool
     #: Which attempt for this task it was, from 1. One that is repeated at once has the number of its repetition.
     attempt: int
     #: 200 for a good answer, or an error's code; None where no answer came, or none that the API can mean.
@@ -144,8 +152,11 @@ class Stats:
     paused_for: float = 0.0
     #: Seconds since the outage's first failure; None where there is none.
     outage_for: float | None = None
-    #: Good answers so far.
+    #: Good answers to polls so far.
     polls: int = 0
+    #: Creates that ended so far: "created", "failed" (surely without a task) and "uncertain" (nobody knows; what is
+    #: cancelled or cut after it was sent is that, too).
+    creates: Mapping[str, int] = field(factory=dict)
     #: All HTTP exchanges so far, by what they came to: "200", or the words of `ObservedExchange.fault`.
     outcomes: Mapping[str, int] = field(factory=dict)
 
@@ -225,12 +236,13 @@ class Telemetry:
         given = self.tell(self.observer.request_headers, tuple(trace.waits))
         return self.tell(checked_headers, given) if given else None
 
-    def hear(self, task: Followed, *, kind: str, task_id: str, is_fetch: bool) -> Hearing:
+    def hear(self, task: Followed, *, kind: str, task_id: str, is_fetch: bool, is_create: bool = False) -> Hearing:
         """A wait begins."""
         wait = ObservedWait(
             kind=kind,
-            task_id=task_id,
+            task_id=None if is_create else task_id,
             is_fetch=is_fetch,
+            is_create=is_create,
             started=asyncio.get_running_loop().time(),
             server_address=self._server_address,
             server_port=self._server_port,
@@ -279,10 +291,14 @@ class Hearing:
             return
         self.is_over = True
         self._trace.waits.pop(self._wait, None)
+        result, task_id = self._task.result, self._wait.task_id
+        if isinstance(result, Created):
+            task_id, result = result.id, None
         ending = ObservedEnding(
             outcome=outcome,
+            task_id=task_id,
             error=error,
-            result=self._task.result,
+            result=result,
             elapsed=self._loop.time() - self._wait.started,
             attempts=self._task.attempts - self._attempts,
             polls=self._trace.polls - self._polls,

@@ -103,9 +103,10 @@ class Poller:
         return track
 
     def creation(self, endpoint: Endpoint[Created], body: bytes) -> Track[Created]:
-        """A track for the one request that creates a task. No observer hears of it: it has no id."""
+        """A track for the one request that creates a task."""
         self.check_loop()
-        return Track(endpoint, Creation(body, self._pace, self.time()), None)
+        trace = None if self.telemetry is None else Trace()
+        return Track(endpoint, Creation(body, self._pace, self.time()), trace)
 
     def join(self, track: Track[Any], waiter: Waiter) -> None:
         """From now on `waiter` waits on `track`."""
@@ -135,6 +136,8 @@ class Poller:
             return None
         del self._active[track]
         track.walk.leave(self.time())
+        if isinstance(track.walk, Creation):
+            self.tally.create_ended(track, track.walk)
         self._ready.discard(track)
         self._schedule.remove(track)
         if not self._active:
@@ -192,6 +195,7 @@ class Poller:
             paused_for=self._gate.paused_for(now),
             outage_for=None if down_since is None else now - down_since,
             polls=self.tally.polls,
+            creates=dict(self.tally.creates),
             outcomes=dict(self.tally.outcomes),
         )
 
@@ -377,7 +381,7 @@ class Poller:
         if isinstance(heard, DistributeError):
             if track.walk.rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
                 return heard
-            self.tally.exchange_ended(track, heard, self.time())
+            self.tally.exchange_ended(exchange, heard, self.time())
             exchange.has_connection = False
             self._allow(exchange, self._session.connect_timeout)
             heard = await self._exchange(exchange)
@@ -459,7 +463,7 @@ class Poller:
             self.tally.outage_began()
         elif down_since is not None and self._gate.down_since is None:
             self.tally.outage_ended(now - down_since)
-        self.tally.exchange_ended(track, heard, now, was_probe=exchange.was_probe)
+        self.tally.exchange_ended(exchange, heard, now, was_probe=exchange.was_probe)
         if evidence is Evidence.UP:
             took = now - track.polled_at
             self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)

@@ -295,6 +295,13 @@ class Creation(Walk[Created]):
         """It ends in this error, or in not knowing."""
         super().end(self.refusal(error))
 
+    @property
+    def ending(self) -> str:
+        """How it ended: "created", "failed" (surely without a task), or "uncertain"."""
+        if self.is_over and self.error is None:
+            return "created"
+        return "uncertain" if self._may_exist else "failed"
+
     def refusal(self, error: DistributeError) -> DistributeError:
         """What ends a wait that the client gives up for this reason."""
         return SubmitUncertainError(error) if self._may_exist else error

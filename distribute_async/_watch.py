@@ -190,7 +190,11 @@ class Watch(Generic[R]):
             return _UNHEARD
         if self._hearing is None or self._hearing.is_interrupted:
             self._hearing = poller.telemetry.hear(
-                track, kind=track.endpoint.name, task_id=self._task_id, is_fetch=track.walk.single
+                track,
+                kind=track.endpoint.name,
+                task_id=self._task_id,
+                is_fetch=track.walk.single and track.walk.is_read,
+                is_create=not track.walk.is_read,
             )
         return self._hearing
 

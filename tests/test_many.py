@@ -420,8 +420,8 @@ class Ears(Observer):
     """Writes down how waits begin and end."""
 
     def __init__(self) -> None:
-        self.started: list[str] = []
-        self.ended: list[tuple[str, str]] = []
+        self.started: list[str | None] = []
+        self.ended: list[tuple[str | None, str]] = []
 
     def wait_started(self, wait: ObservedWait) -> None:
         self.started.append(wait.task_id)

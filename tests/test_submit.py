@@ -34,8 +34,6 @@ from distribute_async import (
     Limits,
     Message,
     NotFoundError,
-    ObservedWait,
-    Observer,
     Pacing,
     PermissionDeniedError,
     RateLimitError,
@@ -790,21 +788,6 @@ async def test_submissions_that_fail_show_an_outage() -> None:
         outage = client.stats().outage_for
         assert [getattr(error, "reason", None) for error in await submitting] == ["connect"] * 6
         assert outage is not None
-
-
-@pytest.mark.looptime
-async def test_an_observer_hears_of_tasks_alone() -> None:
-    """A submission is no wait for a task: an observer hears of the wait that follows, with the task's id."""
-    heard: list[ObservedWait] = []
-
-    class Ear(Observer):
-        def wait_started(self, wait: ObservedWait) -> None:
-            heard.append(wait)
-
-    script = [CREATED, *says("COMPLETED")]
-    async with MisbehavingServer(*script) as server, new_client(server.url, observer=Ear()) as client:
-        await client.submit_and_wait(**CHAT)
-    assert [(wait.task_id, wait.is_fetch) for wait in heard] == [(ID, False)]
 
 
 @pytest.mark.looptime
