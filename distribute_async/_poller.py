@@ -218,7 +218,8 @@ class Poller:
             self._ready.add(track, track.priority)
         if track in self._ready:
             self._refuse_hopeless(track, now)
-        self._plan(track)
+        if track.waiters:
+            self._plan(track)
 
     def _refuse_hopeless(self, track: Track[Any], now: float) -> None:
         """End the waits on a track in the queue that an outage or a pause certainly outlasts."""
@@ -273,7 +274,7 @@ class Poller:
         if track.exchange is not None:
             when = min(when, track.exchange.cut_at)
         elif track in self._ready:
-            if (down_since := self._gate.down_since) is not None and track.waiters:
+            if (down_since := self._gate.down_since) is not None:
                 since = max(down_since, min(waiter.since for waiter in track.waiters))
                 when = min(when, since + self._patience.seconds)
         else:

@@ -82,8 +82,8 @@ class Exchange(Generic[R]):
 
     def cut(self, fault: DistributeError | None = None) -> None:
         """End it: nobody waits for it any longer, or it is too late, which is this fault."""
-        self.is_cut = True
-        self.fault = fault
+        if not self.is_cut:
+            self.is_cut, self.fault = True, fault
         self.cut_at = math.inf
         self.worker.cancel()
 
