@@ -17,9 +17,11 @@ from distribute_async._config import (
     Default,
     Limits,
     Retry,
+    checked_proxy,
     checked_ssl_context,
     is_number,
     request_headers,
+    secret,
     secret_key,
     service_url,
     wait_timeout,
@@ -224,8 +226,8 @@ class DistributeClient:
         allow_insecure: bool = False,
         observer: Observer | None = None,
     ) -> None:
-        # From here on no frame of this library that an error can go through shows the key among its locals.
-        api_key = secret_key(api_key)
+        # From here on no frame of this library that an error can go through shows the key, or a proxy's, in its locals.
+        api_key, proxy = secret_key(api_key), secret(proxy)
         if session is not None and (proxy is not None or ssl_context is not None):
             raise ConfigurationError(
                 "proxy= and ssl_context= belong to a session: set them up in the one given as session="
@@ -241,7 +243,7 @@ class DistributeClient:
             request_headers(api_key, auth_scheme=auth_scheme, headers=headers),
             self._limits,
             given=session,
-            proxy=proxy,
+            proxy=checked_proxy(proxy),
             ssl_context=checked_ssl_context(ssl_context),
         )
         if not (observer is None or isinstance(observer, Observer)):

@@ -6,6 +6,7 @@ fields, statuses, roles). Whatever the bytes are, nothing comes out but a model 
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import math
@@ -88,26 +89,29 @@ def status_error_type(status_code: int) -> type[APIStatusError] | None:
     return _STATUS_ERRORS.get(status_code, APIStatusError)
 
 
-def status_error(status_code: int, headers: Mapping[str, str], body: bytes) -> DistributeError:
-    """The error for an answer with another status code than 200."""
+def status_error(
+    status_code: int, headers: Mapping[str, str], body: bytes, redact: Callable[[str], str] = str
+) -> DistributeError:
+    """The error for an answer with another status code than 200. `redact` cuts out of its words what nobody may see."""
     error = status_error_type(status_code)
     if error is None:
         return APIResponseValidationError(f"the API has no answer with status code {status_code}", "code")
     return error(
         status_code,
-        _message(body),
-        _one_line(headers.get("x-request-id", "")),
+        _message(body, redact),
+        _one_line(redact(headers.get("x-request-id", ""))),
         retry_after(headers),
     )
 
 
-def _message(body: bytes) -> str | None:
+def _message(body: bytes, redact: Callable[[str], str]) -> str | None:
     try:
         value = _parse(body)
     except ValueError:
         return None
     message = value.get("message") if isinstance(value, dict) else None
-    return _one_line(message) if isinstance(message, str) else None
+    # Only once it is decoded, and before it is cut: an escaped or a cut secret is none by its bytes.
+    return _one_line(redact(message)) if isinstance(message, str) else None
 
 
 def _one_line(text: str) -> str | None:
@@ -115,7 +119,9 @@ def _one_line(text: str) -> str | None:
     return line[:MAX_MESSAGE] or None
 
 
-_DELAY_SECONDS = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
+_DELAY_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
+#: Seconds. However many digits a pause has, it is a finite one that is too long.
+_LONGEST_DELAY = 1e15
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -126,7 +132,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """
     text = headers.get("retry-after", "").strip()
     if _DELAY_SECONDS.fullmatch(text):
-        return float(text)
+        return min(float(text), _LONGEST_DELAY)
     until = _http_date(text)
     if until is None:
         return None
@@ -173,6 +179,7 @@ def _parse(body: bytes) -> Any:
 
 
 def _loads(body: bytes) -> Any:
+    body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259 §8.1: nobody should send one, and it may be ignored
     orjson_loads = _orjson_loads()
     if orjson_loads is not None:
         try:

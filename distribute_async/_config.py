@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
@@ -38,12 +40,29 @@ DEFAULT: Final = Default.DEFAULT
 
 def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], value: object, want: str) -> None:
     if not fits:
-        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} must be {want}, not {value!r}")
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} must be {want}, not {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value that is refused, for the error that says so: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # Python writes no whole number of more than 4,300 digits
+        return f"such a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+_LONGEST_SHOWN = 60
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a finite number, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+    """Whether `value` is a finite number that a double holds, and no bool."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def seconds(default: float) -> Any:
@@ -74,8 +93,8 @@ def positive(default: float) -> Any:
 
 
 def is_count(value: object) -> bool:
-    """Whether `value` is a whole number of 1 or more, and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    """Whether `value` is a whole number of 1 or more that a double holds, and no bool."""
+    return isinstance(value, int) and is_number(value) and value >= 1
 
 
 def count(default: int) -> Any:
@@ -137,7 +156,7 @@ class Limits:
 def checked_count(name: str, value: int) -> int:
     """An argument that is a whole number of 1 or more; refuses all else."""
     if not is_count(value):
-        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {shown(value)}")
     return value
 
 
@@ -145,8 +164,9 @@ def wait_timeout(value: float | None) -> float:
     """A wait's `timeout=` in seconds, with infinity for None; refuses what is no number of 0 or more."""
     if value is None:
         return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
-        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {value!r}")
+    is_endless = isinstance(value, float) and value == math.inf
+    if not (is_endless or (is_number(value) and value >= 0)):
+        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {shown(value)}")
     return value
 
 
@@ -168,11 +188,10 @@ def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
     """
     text = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE, DEFAULT_BASE_URL)
     # The text itself is not repeated in these errors: it may hold a password.
-    try:
-        url = URL(text)
-        host, _ = url.host, url.port
-    except (TypeError, ValueError):
-        raise ConfigurationError("base_url is not a URL") from None
+    url = _url(text)
+    if url is None:
+        raise ConfigurationError("base_url is not a URL, or has a host or port that can't be")
+    host = url.host
     if url.scheme not in {"http", "https"} or not host:
         raise ConfigurationError("base_url must start with https:// and name a host")
     if url.user is not None or url.password is not None:
@@ -186,6 +205,18 @@ def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
     return url
 
 
+def _url(text: Any) -> URL | None:
+    """The URL in a text; None where there is none, or one whose host or port can't be. Raises nothing: it has no say in
+    what else may be in it, such as a password."""
+    try:
+        url = URL(text)
+        host = url.host or ""
+        host.encode("idna")  # as it is done to look the name up
+    except (TypeError, ValueError):
+        return None
+    return None if url.port == 0 or not host.isprintable() or " " in host else url
+
+
 class Secret(str):
     """Text whose repr, and so every traceback's locals, doesn't show it."""
 
@@ -195,12 +226,39 @@ class Secret(str):
         return "<secret>"
 
 
+def secret(text: str | None) -> Secret | None:
+    """A text that may hold a secret, hidden; an empty one for what is no text. Raises nothing: it has it readable."""
+    if text is None:
+        return None
+    return Secret(text) if isinstance(text, str) else Secret()
+
+
 def secret_key(api_key: str | None) -> Secret | None:
     """The key: the argument, else DISTRIBUTE_API_KEY, else None. Raises nothing: its locals hold the key readable."""
-    key = os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key
-    if key is None:
-        return None
-    return Secret(key) if isinstance(key, str) else Secret()
+    return secret(os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key)
+
+
+def checked_proxy(proxy: Secret | None) -> Secret | None:
+    """The URL of an HTTP proxy, as it was given. Raises `ConfigurationError` for what can't be one."""
+    if proxy is not None and not _is_proxy(proxy):
+        raise ConfigurationError(
+            "proxy must be the URL of an HTTP proxy, such as http://user:password@host:3128, without a path"
+        )
+    return proxy
+
+
+def _is_proxy(text: str) -> bool:
+    url = _url(text)
+    is_address = url is not None and url.scheme in {"http", "https"} and bool(url.host)
+    return url is not None and is_address and url.path in {"", "/"} and not (url.query_string or url.fragment)
+
+
+def proxy_secrets(proxy: Secret | None) -> tuple[Secret, ...]:
+    """What must not be shown of a proxy's URL: the password, and both in the form in which they are sent."""
+    url = None if proxy is None else URL(proxy)
+    if url is None or not url.password:
+        return ()
+    return Secret(url.password), Secret(b64encode(f"{url.user or ''}:{url.password}".encode()).decode())
 
 
 class SecretHeaders(dict[str, str]):
@@ -222,8 +280,8 @@ def request_headers(key: Secret | None, *, auth_scheme: str | None, headers: Map
         raise ConfigurationError(
             "the API key can't be sent in a header: it must be visible ASCII, without a line break or blanks around it"
         )
-    if auth_scheme is not None and not (auth_scheme and _is_sendable(auth_scheme) and " " not in auth_scheme):
-        raise ConfigurationError('auth_scheme must be one visible ASCII word, such as "Bearer"')
+    if auth_scheme is not None and not (isinstance(auth_scheme, str) and _TOKEN.fullmatch(auth_scheme)):
+        raise ConfigurationError('auth_scheme must be one word of a header, such as "Bearer"')
     sent = SecretHeaders(
         {
             "authorization": f"{auth_scheme} {key}" if auth_scheme else str(key),
@@ -238,11 +296,25 @@ def request_headers(key: Secret | None, *, auth_scheme: str | None, headers: Map
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers besides ours. Raises `ConfigurationError` for what can't be sent and for what the client sets itself."""
     for name, value in headers.items():
-        if not (isinstance(name, str) and isinstance(value, str) and name and _is_sendable(name + value)):
+        if not (isinstance(name, str) and _TOKEN.fullmatch(name)):
+            raise ConfigurationError(
+                "headers must have names of ASCII letters, digits and -, without blanks or a colon"
+            )
+        if not (isinstance(value, str) and _is_sendable(value)):
             raise ConfigurationError("headers must be visible ASCII text, names and values")
-        if name.lower() in {"authorization", "content-type", "content-length", "host", "transfer-encoding"}:
+        if name.lower() in _OURS or name.lower().startswith("proxy-"):
             raise ConfigurationError(f"headers must not set {name.lower()}: the client does (the key goes in api_key=)")
     return dict(headers)
+
+
+#: A name of a header or a scheme (RFC 9110 §5.6.2): with anything else in it, it may be read as another one.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: What tells who asks whom for what, and how a request is framed and the connection used (RFC 9110 §7.6.1, RFC 9112).
+_OURS = {
+    *("authorization", "content-type", "host"),
+    *("content-length", "content-encoding", "transfer-encoding", "te", "trailer", "expect"),
+    *("connection", "keep-alive", "upgrade"),
+}
 
 
 def _is_sendable(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import backoff
 from attrs import Attribute, field, frozen
 
-from distribute_async._config import Retry, growth, is_number, positive, seconds
+from distribute_async._config import Retry, growth, is_number, positive, seconds, shown
 from distribute_async._errors import ConfigurationError
 
 #: Draws a part of a span of seconds at random, evenly; the random part of each wait.
@@ -52,7 +53,10 @@ class Steps:
         if factor == 1:
             return cls((min(initial, cap),))
         below = itertools.takewhile(lambda span: span < cap, waits)
-        return cls((*itertools.islice(below, MOST_STEPS), cap))
+        spans: list[float] = []
+        with contextlib.suppress(OverflowError):  # backoff's powers can outgrow a double before the cap is reached
+            spans.extend(itertools.islice(below, MOST_STEPS))
+        return cls((*spans, cap))
 
     def wait(self, n: int, jitter: Jitter) -> float:
         """The n-th wait: half its span, and a random part of the other half.
@@ -66,7 +70,7 @@ class Steps:
 
 def _at_least_two(_: object, attribute: Attribute[float | None], value: Any) -> None:
     if value is not None and not (is_number(value) and value >= 2):
-        raise ConfigurationError(f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {value!r}")
+        raise ConfigurationError(f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {shown(value)}")
 
 
 @frozen(kw_only=True)

@@ -13,11 +13,12 @@ from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import BytesPayload
+from aiohttp.payload import Payload
 from attrs import frozen
 from yarl import URL
 
-from distribute_async._config import Limits, SecretHeaders
+from distribute_async._codec import status_error
+from distribute_async._config import Limits, Secret, SecretHeaders, proxy_secrets
 from distribute_async._errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -26,15 +27,16 @@ from distribute_async._errors import (
     ConfigurationError,
     DistributeError,
 )
+from distribute_async._redaction import Redaction
 
-#: Of the body, read at a time; aiohttp unpacks compressed bodies in pieces of at most this size too.
+#: Of a body, read or written at a time; aiohttp unpacks compressed bodies in pieces of at most this size too.
 _PIECE = 1 << 16
 _UNASKED_FOR = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
 
 
 @frozen
 class Answer:
-    """A whole answer, as it came; the codec says what it means."""
+    """A whole 200, as it came; the codec says what it means. (Other status codes become errors at once.)"""
 
     status_code: int
     headers: Mapping[str, str]
@@ -45,27 +47,39 @@ class _WithheldError(ConnectionError):
     """Tells aiohttp to send nothing of a request, its head neither."""
 
 
-class _Body(BytesPayload):
+class _Body(Payload):
     """A request body that says when it is written, which is when the exchange has its connection.
 
-    aiohttp tells that by trace hooks too, but those belong to a session, and a caller's session stays unchanged.
+    aiohttp tells that by trace hooks too, but those belong to a session, and a caller's session stays unchanged. (Its
+    own body of bytes warns about one of over a mebibyte, which a conversation may be.)
     """
+
+    _autoclose = True  # there is nothing to close
 
     def __init__(self, content: bytes, may_send: Callable[[], bool]) -> None:
         super().__init__(content, content_type="application/json")
+        self._size = len(content)
+        self._content = content
         self._may_send = may_send
         self.protocol: object = None
         #: Nothing was sent: something had come on the connection that nobody asked for, or it is wanted no longer.
         self.is_withheld = False
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._content.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
         self.protocol = getattr(writer, "protocol", None)
         # aiohttp takes what came while the connection was idle (a server's 408 before it closes, a forgery) for the
         # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
         self.is_withheld = getattr(self.protocol, "should_close", False) or not self._may_send()
         if self.is_withheld:
             raise _WithheldError
-        await super().write_with_length(writer, content_length)
+        for start in range(0, len(self._content), _PIECE):
+            await writer.write(self._content[start : start + _PIECE])
 
 
 class Session:
@@ -82,7 +96,7 @@ class Session:
         limits: Limits,
         *,
         given: aiohttp.ClientSession | None,
-        proxy: str | None,
+        proxy: Secret | None,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._url = url
@@ -97,10 +111,10 @@ class Session:
         self._own: aiohttp.ClientSession | None = None
         self._proxy = proxy
         self._ssl = ssl_context
-        self._secrets = tuple(
-            secret.encode()
-            for secret in (headers["authorization"], headers["authorization"].rpartition(" ")[2])
-            if secret
+        authorization = headers["authorization"]
+        # With its scheme, without it, and without one that is in the key itself.
+        self._redaction = Redaction(
+            [authorization, authorization.partition(" ")[2], authorization.rpartition(" ")[2], *proxy_secrets(proxy)]
         )
         # Connections that have served an exchange: only those can have gone stale.
         self._used: WeakSet[object] = WeakSet()
@@ -168,18 +182,18 @@ class Session:
                 self._used.add(body.protocol)
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, path: str, body: _Body, extra: Mapping[str, str] | None
+        self, session: aiohttp.ClientSession, path: str, request: _Body, extra: Mapping[str, str] | None
     ) -> Answer | DistributeError:
         async with session.post(
             self._target(path),
-            data=body,
+            data=request,
             headers=SecretHeaders({**self._headers, **extra}) if extra else self._headers,
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
             timeout=self._timeout,
         ) as response:
-            if body.protocol is None or body.is_withheld:  # it came before the request was sent
+            if request.protocol is None or request.is_withheld:  # it came before the request was sent
                 response.close()
                 return _UNASKED_FOR
             pieces: list[bytes] = []
@@ -194,17 +208,11 @@ class Session:
                         "too_large",
                     )
                 pieces.append(piece)
-            answer = Answer(response.status, response.headers, b"".join(pieces))
-        return answer if answer.status_code == 200 else self._without_key(answer)
-
-    def _without_key(self, answer: Answer) -> Answer:
-        """An error's words are shown to people: where a service echoes the key in them, it is cut out."""
-        body = answer.body
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        for secret in self._secrets:
-            body = body.replace(secret, b"[key]")
-            headers = {name: value.replace(secret.decode(), "[key]") for name, value in headers.items()}
-        return Answer(answer.status_code, headers, body)
+            body = b"".join(pieces)
+        if response.status != 200:
+            # An error's words are shown to people: what a service echoes of the key in them is cut out.
+            return status_error(response.status, response.headers, body, self._redaction)
+        return Answer(response.status, response.headers, body)
 
 
 def connection_fault(error: BaseException, address: str = "the service", *, was_used: bool = False) -> DistributeError:

@@ -26,6 +26,7 @@ FLOORS = [
     "_observer",
     "_codec",
     "_faults",
+    "_redaction",
     "_session",
     "_download",
     "_media",

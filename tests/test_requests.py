@@ -23,7 +23,9 @@ from distribute_async import (
 )
 from distribute_async.emulator import Emulator
 from distribute_async.emulator._kinds import KINDS
-from tests.waiting import assert_is_ours
+from tests import misbehaving as bad
+from tests.misbehaving import MisbehavingServer
+from tests.waiting import ID, assert_is_ours, new_client
 
 CHAT: dict[str, Any] = {"model": "Llama-3.1 8B", "messages": [{"role": "user", "content": "Hello!"}]}
 IMAGE: dict[str, Any] = {"model": "Flux.1 [dev]", "prompt": "A fox"}
@@ -352,6 +354,19 @@ async def test_extreme_requests_make_tasks(client: DistributeClient, emulator: E
         await client.images.submit(**IMAGE, extra_body={"guidance_scale": 11})
     with pytest.raises(BadRequestError, match="additional properties"):
         await client.speech.submit(**SPEECH, extra_body={"speed": 2})
+
+
+@pytest.mark.parametrize("size", [1_000_000, (1 << 20) + 1, 5_000_000])
+async def test_a_large_request_is_sent_like_any(size: int) -> None:
+    """A conversation of several megabytes goes out whole, without a warning of the library beneath."""
+    created = bad.good({"id": ID})
+    async with MisbehavingServer(created) as server, new_client(server.url) as client:
+        messages = [{"role": "user", "content": "x" * size}]
+        await client.submit(model="m", messages=messages)
+        (request,) = server.requests
+        assert json.loads(request.body) == {"model": "m", "messages": messages}
+        assert request.header("content-length") == [str(len(request.body))]
+        assert request.header("content-type") == ["application/json"]
 
 
 async def test_the_content_length_is_right(client: DistributeClient, emulator: Emulator) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
 import logging
 import pickle
+import re
 import ssl
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote_plus
 
 import aiohttp
 import pytest
@@ -21,11 +25,13 @@ from distribute_async import (
     DistributeClient,
     DistributeError,
     NotFoundError,
+    PermissionDeniedError,
     Retry,
     TaskFailedError,
     WaitTimeoutError,
 )
 from tests import misbehaving as bad
+from tests.fuzz.oracle import JSON_PATHS, JsonPath, reading_json_with
 from tests.misbehaving import Behaviour, MisbehavingServer
 from tests.waiting import ID, KEY, assert_is_ours, body, caught, listed, new_client, says, turns
 
@@ -81,6 +87,108 @@ async def test_no_error_shows_the_key_or_what_lies_beneath(
     shown += [repr(client._session), repr(client.chat)]
     assert [text for text in shown if KEY in text] == []
     assert error.task_id == ID
+
+
+ODD_KEY = """a/b"c'd\\e&f<g>h%i+j k=="""
+KEYS = {"hexadecimal": KEY, "odd": ODD_KEY, "with its scheme": f"Bearer {KEY}", "base64": "QUJD/RUZ+Rw=="}
+
+
+def each(key: str, form: str) -> str:
+    """A key with each of its characters in another form."""
+    return "".join(form.format(ord(character)) for character in key)
+
+
+def echoes(key: str) -> dict[str, bytes]:
+    """JSON bodies that hold a key in their message, in each way that a service may come to write it."""
+
+    def said(text: str) -> bytes:
+        return json.dumps({"message": f"no such key: {text}."}).encode()
+
+    def escaped(text: str) -> bytes:
+        return b'{"message": "no such key: ' + text.encode() + b'."}'
+
+    plain = json.dumps(key)[1:-1]
+    return {
+        "as it is": said(key),
+        "with slashes escaped": escaped(plain.replace("/", "\\/")),
+        "escaped, lower case": escaped(each(key, "\\u{:04x}")),
+        "escaped, upper case": escaped(each(key, "\\u{:04X}")),
+        "escaped in part": escaped(each(key[0], "\\u{:04x}") + json.dumps(key[1:])[1:-1]),
+        "escaped in the midst": escaped(
+            json.dumps(key[:5])[1:-1] + each(key[5], "\\u{:04X}") + json.dumps(key[6:])[1:-1]
+        ),
+        "JSON in JSON": said(json.dumps({"key": key})),
+        "JSON in JSON in JSON": said(json.dumps(json.dumps({"key": key}))),
+        "JSON in JSON, escaped": said(f'{{"key": "{each(key, chr(92) + "u{:04X}")}"}}'),
+        "JSON in JSON, with slashes escaped": said(json.dumps(key).replace("/", "\\/")),
+        "a Python repr": said(repr(key.encode())),
+        "bytes": said(each(key, "\\x{:02x}")),
+        "in a URL": said(quote(key, safe="")),
+        "in a URL, lower case": said(each(key, "%{:02x}")),
+        "in a query": said(quote_plus(key)),
+        "in a URL in a URL": said(quote(quote(key, safe=""), safe="")),
+        "HTML": said(html.escape(key)),
+        "HTML in HTML": said(html.escape(html.escape(key))),
+        "HTML, decimal": said(each(key, "&#{};")),
+        "HTML, hexadecimal": said(each(key, "&#X{:x};")),
+        "in capitals": said(key.upper()),
+        "with a scheme": said(f"Bearer {key}"),
+        "with a scheme, in a URL": said(quote(f"bearer {key}", safe="")),
+        "cut by the length of a message": said("x" * 270 + key),
+        "cut before the length of a message": said(" " * 560 + key + "y" * 1000),
+        "many times": said(f"{key} " * 60 + key[:-2]),
+        "with a mark": b"\xef\xbb\xbf" + said(key),
+        "with lone surrogates": b'{"message": "\\ud800 ' + plain.encode() + b'"}',
+    }
+
+
+def told_forms(key: str) -> set[str]:
+    """What would give a key away to who reads it: any five of its characters in a row, in any form."""
+    key = key.removeprefix("Bearer ").lower()
+    return {key[at : at + 5] for at in range(len(key) - 4)}
+
+
+@pytest.mark.parametrize("json_path", JSON_PATHS)
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+async def test_an_echo_does_not_show_the_key_however_it_is_written(key: str, json_path: JsonPath) -> None:
+    """A service's words, and its request id, don't show the key, however they are encoded, escaped or cut."""
+    for name, echo in echoes(key).items():
+        ids = [key, quote(key), html.escape(key), f"Bearer {key}", each(key, "\\u{:04X}"), "x" * 290 + key]
+        script = [bad.status(403, echo, x_request_id=text) for text in ids]
+        with reading_json_with(json_path):
+            async with MisbehavingServer(*script) as server, DistributeClient(key, base_url=server.url) as client:
+                for _ in ids:
+                    error = await caught(client.fetch(ID), PermissionDeniedError)
+                    for text in (error.message or "", error.request_id or "", str(error), repr(error)):
+                        assert "[key" in text, (name, text)
+                        seen = fully_decoded(text)
+                        assert [part for part in told_forms(key) if part in seen] == [], (name, text)
+
+
+def fully_decoded(text: str) -> str:
+    """A text with all that may be undone in it undone, in lower case."""
+    for _ in range(4):
+        text = re.sub(r"\\+u00([0-9a-fA-F]{2})|\\+x([0-9a-fA-F]{2})", lambda hit: chr(int(hit[1] or hit[2], 16)), text)
+        text = re.sub(r"\\(.)", r"\1", html.unescape(unquote_plus(text)))
+    return text.lower()
+
+
+async def test_what_is_no_key_is_left_as_it_is() -> None:
+    """The words of a service stay as they are where the key isn't in them, escapes and all."""
+    words = r"100% of C:\\u0041 &amp; https://a.example/?b=%41+c"
+    async with MisbehavingServer(bad.status(403, {"message": words})) as server, new_client(server.url) as client:
+        assert (await caught(client.fetch(ID), PermissionDeniedError)).message == words
+
+
+async def test_the_end_of_a_long_text_shows_no_part_of_the_key() -> None:
+    """However much of a message the key takes up, what is left of the message ends before a key that is cut."""
+    form = each(KEY, "\\u{:04x}")
+    for count in range(75, 95):
+        script = bad.status(403, {"message": f"{form} " * count + f"{'y' * 5} {KEY} " * 500})
+        async with MisbehavingServer(script) as server, new_client(server.url) as client:
+            message = (await caught(client.fetch(ID), PermissionDeniedError)).message or ""
+        seen = fully_decoded(message)
+        assert [part for part in told_forms(KEY) if part in seen] == []
 
 
 @pytest.mark.looptime

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from distribute_async import (
+    APIConnectionError,
     ConfigurationError,
     DistributeClient,
     Limits,
     Pacing,
+    PermissionDeniedError,
     Retry,
 )
 from tests import misbehaving as bad
@@ -21,7 +26,9 @@ from tests.misbehaving import MisbehavingServer
 from tests.waiting import (
     ID,
     KEY,
+    assert_is_ours,
     body,
+    caught,
     new_client,
     says,
 )
@@ -138,9 +145,9 @@ async def test_a_scheme_may_stand_before_the_key() -> None:
     async with MisbehavingServer(DONE) as server, new_client(server.url, auth_scheme="Bearer") as client:
         await client.fetch(ID)
         assert server.requests[0].header("authorization") == [f"Bearer {KEY}"]
-    for scheme in ("", "two words", "Bea\nrer", "B\xe9arer", " "):
+    for scheme in ("", "two words", "Bea\nrer", "B\xe9arer", " ", "Bearer:", "Bea,rer", 7):
         with pytest.raises(ConfigurationError, match="auth_scheme"):
-            DistributeClient(KEY, auth_scheme=scheme)
+            DistributeClient(KEY, auth_scheme=scheme)  # type: ignore[arg-type]
 
 
 @pytest.mark.looptime
@@ -171,11 +178,14 @@ async def test_headers_are_sent_along() -> None:
             {"X": "\xe9"},
         ),
         *({"X": 7}, {7: "x"}, {"X": None}, {"X": b"x"}),
+        *({name: "x"} for name in ("Host: evil", "X Y", "X:", " X", "X ", "X\t", "(X)", "X/Y", 'X"', "X\x7f", "\xe9")),
+        *({name: "x"} for name in ("Connection", "Expect", "Content-Encoding", "TE", "Trailer", "Upgrade")),
+        *({name: "x"} for name in ("keep-alive", "Proxy-Authorization", "proxy-connection", "Proxy-Anything")),
     ],
     ids=repr,
 )
 async def test_headers_that_harm_are_refused(headers: Any) -> None:
-    """What would replace the key, break the request or can't be sent is refused at the start."""
+    """What would replace the key, change how the request is framed or can't be sent is refused at the start."""
     with pytest.raises(ConfigurationError, match="header"):
         DistributeClient(KEY, headers=headers)
 
@@ -195,6 +205,46 @@ def test_numbers_that_cannot_work_are_refused(make: Callable[[], object]) -> Non
     """A number out of its range is refused where it is given, by the name of its field."""
     with pytest.raises(ConfigurationError, match=r"(Pacing|Retry|Limits)\.\w+ must be "):
         make()
+
+
+FIELDS: dict[type, list[str]] = {
+    kind: [field.name for field in attrs.fields(kind) if field.init and field.name != "jitter"]
+    for kind in (Pacing, Retry, Limits)
+}
+
+
+@pytest.mark.parametrize("digits", [400, 5_000])
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FIELDS.items() for name in names])
+def test_a_number_beyond_a_double_is_refused(kind: Any, name: str, digits: int) -> None:
+    """A whole number that no double holds is refused like any other that can't work, however many digits it has."""
+    for number in (10**digits, -(10**digits)):
+        with pytest.raises(ConfigurationError, match=rf"{kind.__name__}\.{name} must be ") as raised:
+            kind(**{name: number})
+        assert raised.value.__context__ is None
+        assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("digits", [400, 5_000])
+async def test_an_argument_beyond_a_double_is_refused(digits: int) -> None:
+    """A timeout or window that no double holds is refused where it is given."""
+    client = DistributeClient(KEY, base_url="http://127.0.0.1:1")
+    calls: list[Callable[[int], Any]] = [
+        lambda number: DistributeClient(KEY, timeout=number),
+        lambda number: client.watch(ID, timeout=number),
+        lambda number: client.as_completed([], timeout=number),
+        lambda number: client.as_completed([], window=number),
+    ]
+    for call in calls:
+        for number in (10**digits, -(10**digits)):
+            with pytest.raises(ConfigurationError, match="must be") as raised:
+                call(number)
+            assert raised.value.__context__ is None
+
+
+def test_a_backoff_that_grows_past_a_double_stays_at_its_cap() -> None:
+    """Steps that no double holds are the cap, whatever the numbers are."""
+    for pacing in (Pacing(initial=1e-300, factor=1e308, max=1e308), Pacing(initial=1e-300, factor=2, max=1e308)):
+        assert pacing.interval(20_000) >= 1e308 / 2
 
 
 async def test_a_context_that_does_not_verify_is_refused() -> None:
@@ -229,6 +279,74 @@ async def test_the_environments_proxy_and_passwords_are_not_used(
             await client.fetch(ID)
         assert proxy.connections == 0
         assert server.requests[0].header("authorization") == [KEY]
+
+
+PROXIES = [
+    *("", " ", "proxy", "proxy:3128", "//proxy:3128", "ftp://proxy", "socks5://proxy:1080", "http://", "http://:3128"),
+    *(
+        "http:///proxy",
+        "http:proxy",
+        "http://proxy:99999",
+        "http://proxy:x",
+        "http://proxy:0",
+        "http://[::1",
+        "http://a..b",
+    ),
+    *(
+        "http://" + "a" * 70,
+        "http://proxy/path",
+        "http://proxy?a=b",
+        "http://proxy#a",
+        "http://us er@",
+        b"http://proxy",
+        7,
+    ),
+    *("http://user:pa55word@", "ftp://user:pa55word@proxy", "http://user:pa55word@proxy:99999", "http://pa55word@a..b"),
+]
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=repr)
+async def test_a_proxy_that_cannot_work_is_refused(proxy: Any) -> None:
+    """What is no plain address of an HTTP proxy is refused at the start, by name, and a password in it isn't shown."""
+    with pytest.raises(ConfigurationError, match="proxy") as raised:
+        DistributeClient(KEY, proxy=proxy)
+    assert_is_ours(raised.value)
+    assert "pa55word" not in shown(raised.value)
+
+
+def shown(error: BaseException) -> str:
+    """An error as a logger with locals shows it, but for the frames of the test."""
+    traced = traceback.TracebackException.from_exception(error, capture_locals=True)
+    frames = [repr(frame.locals) for frame in traced.stack if "distribute_async" in frame.filename]
+    return "".join([str(error), repr(error), repr(vars(error)), *frames])
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": -1}, {"base_url": "nowhere"}, {"headers": {"Host": "x"}}, {"limits": 5}])
+async def test_the_password_of_a_proxy_is_not_shown(wrong: Any) -> None:
+    """A proxy's user and password go to the proxy alone: no repr shows them, nor an error about something else."""
+    proxy = "http://us3r:pa55word@127.0.0.1:9"
+    with pytest.raises(ConfigurationError) as raised:
+        DistributeClient(KEY, proxy=proxy, **wrong)
+    assert "pa55word" not in shown(raised.value)
+    async with DistributeClient(KEY, base_url="http://127.0.0.1:9", proxy=proxy, retry=Retry(attempts=1)) as client:
+        error = await caught(client.fetch(ID), APIConnectionError)
+        assert error.reason == "proxy"
+        seen = shown(error) + repr(client) + repr(vars(client)) + repr(vars(client._session))
+        assert "pa55word" not in seen
+        assert "us3r" not in seen
+
+
+async def test_a_proxy_gets_its_password() -> None:
+    """The user and password in `proxy=` reach the proxy, and what it echoes of them is cut out of its error."""
+    basic = base64.b64encode(b"us3r:pa55word").decode()
+    echo = bad.status(403, {"message": f"Basic {basic} is us3r with pa55word"})
+    async with MisbehavingServer(echo) as proxy:
+        url = proxy.url.replace("://", "://us3r:pa55word@")
+        async with new_client("http://127.0.0.1:9", proxy=url) as client:
+            error = await caught(client.fetch(ID), PermissionDeniedError)
+        assert proxy.requests[0].header("proxy-authorization") == [f"Basic {basic}"]
+    assert "pa55word" not in shown(error)
+    assert basic not in shown(error)
 
 
 async def test_the_proxy_that_is_told_is_used() -> None:

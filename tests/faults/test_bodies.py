@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import math
 import subprocess
 import sys
 import zlib
@@ -19,6 +21,7 @@ from distribute_async import (
     APIResponseValidationError,
     DistributeError,
     Limits,
+    RateLimitError,
     Retry,
 )
 from distribute_async._faults import Action
@@ -130,6 +133,22 @@ async def test_the_cap_is_the_callers() -> None:
     many = bad.good({**made.example(), "choices": made.example()["choices"] * 10_000})
     error = await ends_in("shape", many, limits=Limits(max_body_bytes=1 << 22))
     assert "more than 1000 entries @ .choices" in str(error)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("digits", [16, 20, 400, 4_000])
+async def test_a_pause_of_twenty_digits_is_one_that_is_too_long(digits: int) -> None:
+    """A `Retry-After` of however many digits is a pause: it ends the wait that got it, and holds the others back."""
+    told = bad.status(429, {"message": "later"}, Retry_After="9" * digits)
+    async with MisbehavingServer(told, bad.good(made.SOUND)) as server, new_client(server.url) as client:
+        error = await caught(client.wait_for_result(ID))
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after is not None
+        assert Retry().max_retry_after < error.retry_after < math.inf
+        assert (error.attempts, len(server.requests)) == (1, 1)
+        began = asyncio.get_running_loop().time()
+        await client.wait_for_result(ID)
+        assert asyncio.get_running_loop().time() - began >= Retry().max_retry_after
 
 
 # Encodings.

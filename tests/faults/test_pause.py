@@ -60,7 +60,7 @@ async def test_retry_after_as_a_date_counts_from_the_clock_where_there_is_no_dat
 @pytest.mark.parametrize(
     "value",
     [
-        *("-1", "nan", "NaN", "inf", "-inf", "1e999", "1e2", "soon", "", " ", "0x10", "9" * 400, "1_000", "5,5", "+5"),
+        *("-1", "nan", "NaN", "inf", "-inf", "1e999", "1e2", "soon", "", " ", "0x10", "1_000", "5,5", "+5"),
         *("\xb2", "Wed, 99 Foo 2099 25:61:61 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 99999 23:59:59 GMT"),
     ],
 )
