@@ -24,7 +24,7 @@ from distribute_async import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._codec import decode, retry_after, status_error_type
+from distribute_async._codec import MOST_SHARED, SHORT, decode, retry_after, shared_text, status_error_type
 from distribute_async._errors import DistributeError
 from tests.fuzz import bodies as made
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, heard, reading_json_with
@@ -389,6 +389,56 @@ def test_an_error_holds_no_value_of_the_body(
 
 
 # What it costs.
+
+
+def answer_of(n: int, **fields: str) -> bytes:
+    """An answer with every text of its own, but for these fields."""
+    call = {"id": f"call-{n}", "type": f"type-{n}", "function": {"name": f"tool-{n}", "arguments": f"a-{n}"}}
+    message = {"content": f"words-{n}", "role": f"role-{n}", "name": f"name-{n}", "tool_calls": [call]}
+    choice = {"finish_reason": f"reason-{n}", "index": 0, "message": message}
+    body = {"id": f"id-{n}", "status": f"STATUS-{n}", "created": 1, "model": f"model-{n}", "choices": [choice]}
+    return json.dumps({**body, "service_tier": f"tier-{n}", "extra": f"extra-{n}", **fields}).encode()
+
+
+def test_no_text_of_an_answer_is_kept_for_ever(json_path: JsonPath) -> None:
+    """No text outlives its answer in Python's table of names, and the library's own keeps the newest few alone."""
+    result = result_of(answer_of(0))
+    texts = [text for text in all_texts(result.to_dict()) if "-" in text]
+    assert len(texts) == 13
+    for text in texts:
+        fresh = "".join(list(text))
+        assert sys.intern(fresh) is fresh, f"{text} was in Python's table of names"
+    for n in range(1, 3_000):
+        result_of(answer_of(n))
+    assert shared_text.cache_info().currsize == shared_text.cache_info().maxsize == MOST_SHARED <= 1_000
+    assert MOST_SHARED * SHORT <= 1 << 16
+
+
+def all_texts(value: Any) -> list[str]:
+    if isinstance(value, dict | list):
+        return [text for item in (value.values() if isinstance(value, dict) else value) for text in all_texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_the_same_few_texts_are_kept_once(json_path: JsonPath) -> None:
+    """Model, role, finish reason, type and tier are one object in a hundred thousand answers, whatever else comes."""
+    call = {"id": "1", "type": "a type", "function": {"name": "f", "arguments": ""}}
+    message = {"content": "words", "role": "a role", "tool_calls": [call]}
+    choices = [{"finish_reason": "a reason", "index": 0, "message": message}]
+    same = {**made.example(), "model": "a model", "service_tier": "a tier", "choices": choices}
+    results = []
+    for n in range(2_000):
+        results.append(result_of(json.dumps({**same, "id": str(n)}).encode()))
+        result_of(answer_of(n))
+    for texts in (
+        [result.model for result in results],
+        [result.service_tier for result in results],
+        [result.choices[0].finish_reason for result in results],
+        [result.choices[0].message.role for result in results],
+        [(result.choices[0].message.tool_calls or ())[0].type for result in results],
+    ):
+        assert len(texts) == 2_000
+        assert len({id(text) for text in texts}) == 1
 
 
 @named(made.DENSE)
