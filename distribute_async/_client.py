@@ -61,7 +61,7 @@ class Tasks(Generic[P, R]):
         """Create a task; gives its `Watch`, whose `task_id` should be kept where a restart doesn't lose it.
 
         `fields`: those of `ChatRequest`, `ImageRequest` or `SpeechRequest`, which check them before anything is sent
-        and raise `ConfigurationError`; `extra_body` for others. `timeout` (seconds, None for none; the client's by
+        and raise `InvalidRequestError`; `extra_body` for others. `timeout` (seconds, None for none; the client's by
         default) is for the submission and again for the watch.
 
         The request is sent again, up to `Retry.attempts` times, only where it surely never reached the service

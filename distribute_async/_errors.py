@@ -3,6 +3,7 @@
     DistributeError
     ├─ ConfigurationError (ValueError)            no key, bad base_url, key that cannot be a header value
     ├─ InvalidTaskIdError (ValueError)            not a version 4 UUID; nothing was sent
+    ├─ InvalidRequestError (ValueError)           a field of a new task that can't be right; nothing was sent
     ├─ ClientClosedError                          the client was closed before or while waiting
     ├─ APIConnectionError                         no whole answer: refused, reset, DNS, TLS, proxy, cut body
     │   └─ APITimeoutError                        one HTTP exchange took too long
@@ -73,6 +74,14 @@ class ConfigurationError(DistributeError, ValueError):
 
 class InvalidTaskIdError(DistributeError, ValueError):
     """An id that the specification's pattern refuses; nothing was sent."""
+
+
+class InvalidRequestError(DistributeError, ValueError):
+    """A request to create a task that can't be right; nothing was sent. `parameter` is the name of the field."""
+
+    def __init__(self, message: str, parameter: str) -> None:
+        super().__init__(message, parameter)
+        self.parameter = parameter
 
 
 class ClientClosedError(DistributeError):

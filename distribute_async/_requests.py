@@ -8,36 +8,53 @@ the service's own defaults hold.
 
 from __future__ import annotations
 
+import difflib
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from attrs import Attribute, field, frozen
 
-from distribute_async._config import DEFAULT, Default, is_count, is_number
-from distribute_async._errors import ConfigurationError
+from distribute_async._config import DEFAULT, Default, is_count, is_number, shown
+from distribute_async._errors import InvalidRequestError
 from distribute_async._models import Message
+
+Validator = Callable[[Any, Any, Any], None]
+T = TypeVar("T")
 
 
 def _check(name: str, want: str, fits: bool) -> None:
     # The value isn't repeated: it may be somebody's prompt.
     if not fits:
-        raise ConfigurationError(f"{name} must be {want}")
+        raise InvalidRequestError(f"{name} must be {want}", name)
 
 
-def _checked(want: str, fits: Callable[[Any], bool], **options: Any) -> Any:
-    """A field for a value that fits."""
+# A required field is written as `field(validator=…)`: to type checkers anything else looks like a default.
+
+
+def _fitting(want: str, fits: Callable[[Any], bool]) -> Validator:
+    """For a value that fits."""
 
     def check(_: object, attribute: Attribute[Any], value: Any) -> None:
         _check(attribute.name, want, fits(value))
 
-    return field(validator=check, **options)
+    return check
+
+
+def _text(shortest: int, longest: int) -> Validator:
+    """For a text; lengths in characters."""
+    want = f"a text of {shortest} to {longest} characters"
+    return _fitting(want, lambda value: isinstance(value, str) and shortest <= len(value) <= longest)
+
+
+_named = _fitting("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 
 
 def _optional(want: str, fits: Callable[[Any], bool]) -> Any:
-    """The same for one that may be left out."""
-    return _checked(want, lambda value: value is None or fits(value), default=None)
+    """A field that may be left out, for a value that fits."""
+    return field(default=None, validator=_fitting(want, lambda value: value is None or fits(value)))
 
 
 def _number(low: float | None, high: float, *, whole: bool = False) -> Any:
@@ -56,23 +73,32 @@ def _count() -> Any:
     return _optional("a whole number of 1 or more", is_count)
 
 
-def _text(shortest: int, longest: int) -> Any:
-    """A required field for a text; lengths in characters."""
-    want = f"a text of {shortest} to {longest} characters"
-    return _checked(want, lambda value: isinstance(value, str) and shortest <= len(value) <= longest, repr=False)
-
-
-def _name() -> Any:
-    """A required field for a name."""
-    return _checked("a text that is not empty", lambda value: isinstance(value, str) and value != "")
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
 def _conversation(_: object, attribute: Attribute[Any], value: Any) -> None:
-    fits = isinstance(value, Sequence) and not isinstance(value, str | bytes) and bool(value)
-    _check(attribute.name, "a list of messages, at least one", fits)
-    for message in value:
-        fits = isinstance(message, Message) or (isinstance(message, Mapping) and isinstance(message.get("role"), str))
-        _check(attribute.name, 'a list of mappings such as {"role": "user", "content": "…"}, or of Message', fits)
+    _check(attribute.name, "a list of messages, at least one", _is_list(value) and bool(value))
+    want = 'a list of mappings such as {"role": "user", "content": "…"}, or of Message'
+    for index, message in enumerate(value):
+        _check(attribute.name, f"{want}, which the one at index {index} is not", _is_message(message))
+
+
+def _is_message(value: Any) -> bool:
+    role: object = None
+    content: object = None
+    if isinstance(value, Message):
+        role, content = value.role, value.content
+    elif isinstance(value, Mapping):
+        role, content = value.get("role"), value.get("content")
+    return isinstance(role, str) and (content is None or isinstance(content, str) or _is_list(content))
+
+
+def _json(value: Any) -> bytes | None:
+    try:
+        return json.dumps(_sent(value), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _sent(value: Any) -> Any:
@@ -80,8 +106,62 @@ def _sent(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, Mapping):
         return {key: _sent(item) for key, item in value.items()}
-    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
-    return [_sent(item) for item in value] if is_list else value
+    return [_sent(item) for item in value] if _is_list(value) else value
+
+
+#: What fields of this meaning are called elsewhere.
+_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "model": ("engine", "model_name", "model_id"),
+    "messages": ("prompt", "input", "text", "conversation"),
+    "prompt": ("input", "text", "messages"),
+    "input": ("text", "prompt", "messages"),
+    "max_completion_tokens": ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length"),
+    "stop": ("stop_sequences", "stop_sequence"),
+    "n": ("num_images", "num_choices", "best_of"),
+    "tools": ("functions",),
+    "tool_choice": ("function_call",),
+    "num_inference_steps": ("steps", "num_steps", "inference_steps"),
+    "guidance_scale": ("guidance", "cfg_scale"),
+    "size": ("width", "height", "resolution", "image_size"),
+    "cfg_weight": ("cfg", "cfg_scale"),
+    "extra_body": ("extra", "extra_fields", "extra_json"),
+    "timeout": ("request_timeout", "max_wait"),
+}
+
+
+def _unknown(kind: type, name: str, known: Sequence[str]) -> InvalidRequestError:
+    likely = [one for one in known if name in _ALIASES.get(one, ())]
+    likely += difflib.get_close_matches(name, known, 1)
+    meant = f": did you mean {likely[0]}?" if likely else "."
+    words = f"{shown(name)} is no field of {kind.__name__}{meant} What isn't documented goes into extra_body"
+    return InvalidRequestError(words, name)
+
+
+def checks_names(kind: type[T]) -> type[T]:
+    """Of a class of requests: fields that it hasn't, and required ones that are missing, are errors like any other."""
+    init: Callable[..., None] = kind.__init__
+    taken: tuple[Attribute[Any], ...] = attrs.fields(kind)  # type: ignore[arg-type]
+    known = [attribute.name for attribute in taken]
+    required = [attribute.name for attribute in taken if attribute.default is attrs.NOTHING]
+
+    @functools.wraps(init)
+    def checked(self: T, /, *args: Any, **fields: Any) -> None:
+        unknown = [name for name in fields if name not in known]
+        missing = [] if args else [name for name in required if name not in fields]
+        if unknown or missing:
+            del self  # it isn't made yet: a traceback with locals would ask in vain for its repr
+        if unknown:
+            raise _unknown(kind, unknown[0], known)
+        if missing:
+            raise InvalidRequestError(f"{missing[0]} is missing", missing[0])
+        init(self, *args, **fields)
+
+    kind.__init__ = checked  # type: ignore[method-assign, assignment]
+    return kind
+
+
+def _is_extra(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and all(isinstance(name, str) for name in value))
 
 
 @frozen(kw_only=True)
@@ -92,24 +172,28 @@ class TaskRequest:
     whole submission, and again for the whole wait of the watch that it gives; None for none, the client's by default.
     """
 
-    extra_body: Mapping[str, Any] | None = field(default=None, repr=False, metadata={"wire": False})
+    extra_body: Mapping[str, Any] | None = field(
+        default=None, validator=_fitting("a mapping of fields", _is_extra), repr=False, metadata={"wire": False}
+    )
     timeout: float | Default | None = field(default=DEFAULT, repr=False, metadata={"wire": False})
 
     def body(self) -> bytes:
-        """The JSON to send. Raises `ConfigurationError` where a value can't be sent."""
+        """The JSON to send. Raises `InvalidRequestError` where a value can't be sent."""
         given = {
             attribute.name: getattr(self, attribute.name)
             for attribute in attrs.fields(type(self))
             if attribute.metadata.get("wire", True)
         }
         sent = {name: value for name, value in given.items() if value is not None}
-        try:
-            return json.dumps(_sent({**sent, **(self.extra_body or {})}), allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError):
-            pass
-        raise ConfigurationError("a field holds what JSON has no way to write, such as a number that is not finite")
+        body = _json({**sent, **(self.extra_body or {})})
+        if body is None:
+            name = next((name for name, value in sent.items() if _json(value) is None), "extra_body")
+            words = f"{name} holds what JSON has no way to write, such as bytes or a number that is not finite"
+            raise InvalidRequestError(words, name)
+        return body
 
 
+@checks_names
 @frozen(kw_only=True)
 class ChatRequest(TaskRequest):
     """A chat task. Ranges and defaults (in brackets) are those of the public documentation.
@@ -119,7 +203,7 @@ class ChatRequest(TaskRequest):
     at most 2 (1); `top_p` at most 1 (1). The other fields are passed through.
     """
 
-    model: str = _name()
+    model: str = field(validator=_named)
     messages: Sequence[Message | Mapping[str, Any]] = field(validator=_conversation, repr=False)
     reasoning_effort: str | None = None
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -140,6 +224,7 @@ class ChatRequest(TaskRequest):
     parallel_tool_calls: bool | None = None
 
 
+@checks_names
 @frozen(kw_only=True)
 class ImageRequest(TaskRequest):
     """A task that makes pictures. Ranges and defaults (in brackets) are those of the public documentation.
@@ -148,8 +233,8 @@ class ImageRequest(TaskRequest):
     more (1); `size` such as "768x768" (that). The other fields are passed through.
     """
 
-    model: str = _name()
-    prompt: str = _text(0, 1000)
+    model: str = field(validator=_named)
+    prompt: str = field(validator=_text(0, 1000), repr=False)
     seed: int | None = None
     style: str | None = None
     guidance_scale: int | None = _number(1, 10, whole=True)
@@ -159,6 +244,7 @@ class ImageRequest(TaskRequest):
     size: str | None = None
 
 
+@checks_names
 @frozen(kw_only=True)
 class SpeechRequest(TaskRequest):
     """A task that speaks. Ranges and defaults (in brackets) are those of the public documentation.
@@ -167,8 +253,8 @@ class SpeechRequest(TaskRequest):
     file ("leo"); `temperature` 0 to 1 (0.8); `exaggeration` and `cfg_weight` 0 to 1 (0.5).
     """
 
-    model: str = _name()
-    input: str = _text(2, 4096)
+    model: str = field(validator=_named)
+    input: str = field(validator=_text(2, 4096), repr=False)
     voice: str | None = None
     stream: bool | None = None
     temperature: float | None = _number(0, 1)

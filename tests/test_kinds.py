@@ -15,10 +15,10 @@ from attrs import field, frozen
 
 from distribute_async import (
     APIResponseValidationError,
-    ConfigurationError,
     DistributeClient,
     File,
     ImageResult,
+    InvalidRequestError,
     NotFoundError,
     SpeechResult,
     TaskFailedError,
@@ -129,7 +129,7 @@ async def test_a_fourth_kind_is_submitted(video_emulator: Emulator, client: Dist
     assert "videos" in repr(videos)
     with pytest.raises(TypeError, match="prompt"):
         await videos.submit(model="a-model", prompt="a fox")  # type: ignore[call-arg]
-    await caught(videos.submit(model="a-model", extra_body={"scenes": object()}), ConfigurationError)
+    await caught(videos.submit(model="a-model", extra_body={"scenes": object()}), InvalidRequestError)
 
 
 @pytest.mark.looptime

@@ -15,6 +15,7 @@ import distribute_async
 from distribute_async import (
     APIStatusError,
     ChatResult,
+    InvalidRequestError,
     SubmitUncertainError,
     TaskFailedError,
     TaskStatus,
@@ -184,6 +185,8 @@ def example_of(kind: type[DistributeError]) -> DistributeError:
         return WaitTimeoutError("too long", APIStatusError(502))
     if kind is SubmitUncertainError:
         return SubmitUncertainError(APIStatusError(502))
+    if kind is InvalidRequestError:
+        return InvalidRequestError("words", "model")
     return kind("words")
 
 
@@ -204,5 +207,6 @@ def test_standard_bases() -> None:
     """Errors are also what the standard library would raise, where it has a name for it."""
     assert issubclass(distribute_async.ConfigurationError, ValueError)
     assert issubclass(distribute_async.InvalidTaskIdError, ValueError)
+    assert issubclass(distribute_async.InvalidRequestError, ValueError)
     assert issubclass(distribute_async.WaitTimeoutError, TimeoutError)
     assert issubclass(distribute_async.APITimeoutError, distribute_async.APIConnectionError)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
+import pickle
 from collections import UserList, deque
 from types import MappingProxyType
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +19,10 @@ from hypothesis import strategies as st
 from distribute_async import (
     BadRequestError,
     ChatRequest,
-    ConfigurationError,
     DistributeClient,
+    DistributeError,
     ImageRequest,
+    InvalidRequestError,
     Message,
     SpeechRequest,
 )
@@ -68,11 +73,16 @@ def sent(request: Any) -> dict[str, Any]:
 
 
 def refused(kind: Any, **fields: Any) -> str:
-    """The words in which fields are refused; checks that nothing hangs on the error."""
-    with pytest.raises(ConfigurationError) as raised:
+    """The words in which a field is refused; checks that the error has its name, and that nothing hangs on it."""
+    with pytest.raises(InvalidRequestError) as raised:
         kind(**{**LEAST[kind], **fields}).body()
     assert isinstance(raised.value, ValueError)
+    assert isinstance(raised.value, DistributeError)
     assert_is_ours(raised.value)
+    assert raised.value.parameter in fields
+    assert raised.value.parameter in str(raised.value)
+    twin = pickle.loads(pickle.dumps(raised.value))
+    assert (str(twin), twin.parameter) == (str(raised.value), raised.value.parameter)
     return str(raised.value) + repr(raised.value)
 
 
@@ -110,14 +120,66 @@ def test_only_what_is_given_is_sent(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", LEAST)
 def test_what_is_required_is_required(kind: Any) -> None:
-    """A required field that is missing, one that there isn't, and a positional one are a `TypeError`."""
+    """A required field that is missing is refused by its name, and fields have no order to be given in."""
     for name in LEAST[kind]:
-        with pytest.raises(TypeError, match=name):
+        with pytest.raises(InvalidRequestError, match=f"{name} is missing") as raised:
             kind(**{key: value for key, value in LEAST[kind].items() if key != name})
-    with pytest.raises(TypeError, match="top_k"):
-        kind(**LEAST[kind], top_k=5)
+        assert raised.value.parameter == name
+    with pytest.raises(InvalidRequestError, match="model is missing"):
+        kind()
     with pytest.raises(TypeError):
         kind(*LEAST[kind].values())
+
+
+#: For a name that there isn't: what was meant, None where that can't be told.
+MISNAMED: list[tuple[Any, str, str | None]] = [
+    *((ChatRequest, name, "max_completion_tokens") for name in ("max_tokens", "max_output_tokens", "max_new_tokens")),
+    *((ChatRequest, name, "messages") for name in ("message", "prompt", "input", "mesages")),
+    (ChatRequest, "temprature", "temperature"),
+    (ChatRequest, "stop_sequences", "stop"),
+    (ChatRequest, "functions", "tools"),
+    (ChatRequest, "extra", "extra_body"),
+    (ChatRequest, "request_timeout", "timeout"),
+    (ChatRequest, "top_k", "top_p"),
+    (ChatRequest, "logprobs", None),
+    (ChatRequest, "voice", None),
+    (ImageRequest, "steps", "num_inference_steps"),
+    (ImageRequest, "text", "prompt"),
+    (ImageRequest, "width", "size"),
+    (ImageRequest, "negative_prompts", None),
+    (SpeechRequest, "text", "input"),
+    (SpeechRequest, "prompt", "input"),
+    (SpeechRequest, "max_tokens", None),
+    (SpeechRequest, "self", None),
+    (SpeechRequest, "", None),
+    (SpeechRequest, "x" * 10_000, None),
+    (SpeechRequest, "a\nb", None),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "meant"), MISNAMED, ids=lambda value: str(value)[:20])
+def test_a_field_that_there_is_not_is_refused(kind: Any, name: str, meant: str | None) -> None:
+    """A misspelt field, or one that is called otherwise elsewhere, is refused with the name that was meant."""
+    with pytest.raises(InvalidRequestError) as raised:
+        kind(**{**LEAST[kind], name: 5})
+    assert raised.value.parameter == name
+    assert_is_ours(raised.value)
+    words = str(raised.value)
+    assert words.isprintable()
+    assert len(words) < 300
+    assert "extra_body" in words
+    assert (f"did you mean {meant}?" in words) if meant else ("did you mean" not in words)
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_a_request_is_a_value(kind: Any) -> None:
+    """Requests are copied, pickled, evolved and compared like any value, and say what they take."""
+    request = kind(**LEAST[kind], timeout=5)
+    assert pickle.loads(pickle.dumps(request)) == copy.copy(request) == attrs.evolve(request) == request
+    assert attrs.evolve(request, model="other").model == "other"
+    with pytest.raises(InvalidRequestError, match="model"):
+        attrs.evolve(request, model="")
+    assert {*inspect.signature(kind).parameters} >= {*LEAST[kind], "extra_body", "timeout"}
 
 
 @pytest.mark.parametrize(
@@ -125,11 +187,13 @@ def test_what_is_required_is_required(kind: Any) -> None:
     [
         *([], (), "Hello!", b"Hello!", None, 7, {}, {"role": "user"}, ["Hello!"], [None], [[]], [{}], [{"role": 5}]),
         *([{"content": "no role"}], [{"role": None}], iter(CHAT["messages"]), set()),
+        *([*CHAT["messages"], {"role": "user", "content": value}] for value in (5, True, b"x", {}, {1}, object())),
+        *([Message(role=5, content="")], [Message(role="user", content=5)]),  # type: ignore[arg-type]
     ],
     ids=lambda messages: type(messages).__name__ if hasattr(messages, "__next__") else repr(messages),
 )
 def test_what_is_no_conversation_is_refused(messages: Any) -> None:
-    """Messages are a list of at least one mapping with a role, or `Message`."""
+    """Messages are a list of at least one mapping with a role and something said, or `Message`."""
     assert "messages must be a list" in refused(ChatRequest, messages=messages)
 
 
@@ -194,22 +258,28 @@ def deep() -> list[Any]:
     ids=lambda value: type(value).__name__,
 )
 def test_what_json_cannot_say_is_refused(value: Any) -> None:
-    """Values that JSON has no way to write are a `ConfigurationError`, wherever they are."""
+    """Values that JSON has no way to write are refused by the name of their field, wherever in it they are."""
+    message = {"role": "user", "content": "Hello!"}
     places: list[dict[str, Any]] = [
         {"metadata": {"secret": value}},
         {"extra_body": {"secret": value}},
+        {"extra_body": {"temperature": value}},
         {"stop": [value]},
+        {"messages": [message, {**message, "secret": value}]},
+        {"messages": [{**message, "content": [{"secret": value}]}]},
+        {"messages": [Message(role="user", content="", extra={"secret": value})]},
     ]
     for fields in places:
-        with pytest.raises(ConfigurationError, match="JSON") as raised:
-            ChatRequest(**CHAT, **fields).body()
+        with pytest.raises(InvalidRequestError, match="JSON") as raised:
+            ChatRequest(**{**CHAT, **fields}).body()
         assert (raised.value.__cause__, raised.value.__context__) == (None, None)
         assert "secret" not in str(raised.value)
+        assert {raised.value.parameter} == fields.keys()
 
 
-@pytest.mark.parametrize("extra", ["x", 5, [1], len], ids=str)
+@pytest.mark.parametrize("extra", ["x", 5, [1], len, "", [], 0, False, {5: 1}, {None: 1}, {("a",): 1}], ids=repr)
 def test_an_extra_body_that_is_no_mapping_is_refused(extra: Any) -> None:
-    """`extra_body` is a mapping of fields."""
+    """`extra_body` is a mapping of fields, by their names."""
     refused(ChatRequest, extra_body=extra)
 
 

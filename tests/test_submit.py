@@ -31,6 +31,7 @@ from distribute_async import (
     DistributeClient,
     DistributeError,
     InternalServerError,
+    InvalidRequestError,
     Limits,
     Message,
     NotFoundError,
@@ -212,17 +213,21 @@ async def test_the_timeout_is_for_the_submission_and_again_for_the_watch() -> No
 @pytest.mark.parametrize("wrong", [{"timeout": -1}, {"timeout": "5"}, {"model": ""}, {"temperature": 3}, {"n": True}])
 async def test_what_cannot_work_is_told_before_anything_is_sent(wrong: dict[str, Any]) -> None:
     """A field or a timeout that is refused opens no connection."""
+    kind = ConfigurationError if "timeout" in wrong else InvalidRequestError
     async with MisbehavingServer(CREATED) as server, new_client(server.url) as client:
-        await caught(client.submit(**{**CHAT, **wrong}), ConfigurationError)
+        error = await caught(client.submit(**{**CHAT, **wrong}), kind)
+        assert not isinstance(error, InvalidRequestError) or {error.parameter} == wrong.keys()
         assert server.connections == 0
 
 
-async def test_a_field_that_there_is_not_is_a_type_error() -> None:
-    """A misspelt field is a mistake in the program, and nothing is sent."""
+async def test_a_field_that_there_is_not_is_told_before_anything_is_sent() -> None:
+    """A misspelt field is refused with the name that was meant, a missing one by its own, and nothing is sent."""
     async with MisbehavingServer(CREATED) as server, new_client(server.url) as client:
         for submit in (client.submit, client.submit_and_wait):
-            with pytest.raises(TypeError, match="max_tokens"):
+            with pytest.raises(InvalidRequestError, match=r"'max_tokens' .*: did you mean max_completion_tokens\?"):
                 await submit(**CHAT, max_tokens=5)  # type: ignore[call-arg]
+            with pytest.raises(InvalidRequestError, match="model is missing"):
+                await submit(messages=CHAT["messages"])  # type: ignore[call-arg]
         with pytest.raises(TypeError):
             await client.images.submit("m", PROMPT)  # type: ignore[call-arg, arg-type]
         assert server.connections == 0
@@ -856,7 +861,7 @@ async def test_the_errors_of_fields_do_not_show_the_prompt() -> None:
             {**CHAT, "extra_body": {PROMPT: float("nan")}},
             {**CHAT, "temperature": PROMPT},
         ):
-            error = await caught(client.submit(**fields), ConfigurationError)
+            error = await caught(client.submit(**fields), InvalidRequestError)
             assert PROMPT not in str(error) + repr(error) + repr(vars(error))
 
 

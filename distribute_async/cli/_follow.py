@@ -13,6 +13,7 @@ from distribute_async import (
     ConfigurationError,
     DistributeError,
     ImageResult,
+    InvalidRequestError,
     InvalidTaskIdError,
     SpeechResult,
     SubmitUncertainError,
@@ -78,7 +79,7 @@ def exit_code(error: DistributeError | None) -> int:
     match error:
         case None:
             return OK
-        case ConfigurationError() | InvalidTaskIdError():
+        case ConfigurationError() | InvalidRequestError() | InvalidTaskIdError():
             return USAGE
         case TaskFailedError():
             return FAILED

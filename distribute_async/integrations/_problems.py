@@ -24,6 +24,7 @@ from distribute_async import (
     ClientClosedError,
     ConfigurationError,
     DistributeError,
+    InvalidRequestError,
     InvalidTaskIdError,
     NotFoundError,
     PermissionDeniedError,
@@ -45,6 +46,7 @@ _ILL = HTTPStatus.BAD_GATEWAY, "The inference service didn't answer as it should
 # The first that fits counts.
 _PROBLEMS: list[tuple[type[DistributeError], tuple[HTTPStatus, str]]] = [
     (InvalidTaskIdError, (HTTPStatus.BAD_REQUEST, "This is not the id of a task.")),
+    (InvalidRequestError, (HTTPStatus.UNPROCESSABLE_ENTITY, "This can't be a task: a field of it isn't right.")),
     (NotFoundError, (HTTPStatus.NOT_FOUND, "There is no such task (any more).")),
     (BadRequestError, (HTTPStatus.BAD_REQUEST, "The inference service refuses this request.")),
     (TaskFailedError, (HTTPStatus.BAD_GATEWAY, "The task failed; the inference service gives no reason.")),
@@ -99,8 +101,10 @@ def problem_of(error: DistributeError) -> Problem:
 
 
 def logged_problem_of(error: DistributeError) -> Problem:
-    """The same, and a line in the log where it is more than a mistake in a request."""
+    """The same, and a line in the log where it is more than a mistake in a request, or a field of it isn't right."""
     problem = problem_of(error)
+    if isinstance(error, InvalidRequestError):
+        _log.warning("%s: field %.100r, told as %d", problem.error, error.parameter, problem.status)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         code = f" {error.status_code}" if isinstance(error, APIStatusError) else ""
         _log.warning("%s%s for task %s, told as %d", problem.error, code, error.task_id, problem.status)

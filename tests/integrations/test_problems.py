@@ -19,6 +19,7 @@ from distribute_async import (
     ConfigurationError,
     DistributeError,
     InternalServerError,
+    InvalidRequestError,
     InvalidTaskIdError,
     NotFoundError,
     PermissionDeniedError,
@@ -35,6 +36,7 @@ SECRET = "5ec2e7c0ffee5ec2e7c0ffee5ec2e7c0 https://inner.example"
 FAILED = ChatResult(status=TaskStatus.ERROR, created=1.0, model=SECRET)
 CASES: list[tuple[DistributeError, int]] = [
     (InvalidTaskIdError(SECRET), 400),
+    (InvalidRequestError(SECRET, SECRET), 422),
     (BadRequestError(400, SECRET), 400),
     (BadRequestError(422, SECRET), 400),
     (NotFoundError(404, SECRET), 404),
@@ -91,8 +93,12 @@ def test_a_known_pause_is_passed_on(error: DistributeError, retry_after: str) ->
 
 
 def test_what_is_no_mistake_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The log has a line for answers from 500 on, with what happened and without the service's words."""
+    """The log has a line for answers from 500 on, and the name of a wrong field, but nobody's words."""
     with caplog.at_level(logging.INFO, "distribute_async.integrations"):
         logged_problem_of(NotFoundError(404, SECRET))
         logged_problem_of(AuthenticationError(401, SECRET))
-    assert caplog.messages == ["AuthenticationError 401 for task None, told as 500"]
+        logged_problem_of(InvalidRequestError(SECRET, "max\ntokens"))
+    assert caplog.messages == [
+        "AuthenticationError 401 for task None, told as 500",
+        r"InvalidRequestError: field 'max\ntokens', told as 422",
+    ]

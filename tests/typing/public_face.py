@@ -7,11 +7,13 @@ from collections.abc import AsyncIterable, Mapping
 from typing import Any, Literal, assert_type
 
 from distribute_async import (
+    ChatRequest,
     ChatResult,
     Choice,
     DistributeClient,
     DistributeError,
     ImageResult,
+    InvalidRequestError,
     ObservedEnding,
     ObservedExchange,
     ObservedWait,
@@ -59,6 +61,14 @@ async def created(client: DistributeClient) -> None:
     assert_type(await client.submit_and_wait(model="m", messages=said, timeout=None), ChatResult)
     assert_type(await client.images.submit(model="m", prompt="a fox"), Watch[ImageResult])
     assert_type(await client.speech.submit_and_wait(model="m", input="Hello!"), SpeechResult)
+    await client.submit(messages=said)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.chat.submit(messages=said)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.submit_and_wait(messages=said)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.images.submit(model="m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.images.submit(prompt="a fox")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await client.speech.submit(model="m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    ChatRequest(messages=said)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(ChatRequest(model="m", messages=said).model, str)
     await client.submit(model="m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await client.images.submit(model="m", prompt=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await client.speech.submit(model="m", input="", speed=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -87,7 +97,8 @@ def values(result: ChatResult) -> None:
     assert_type(result.status.is_terminal, bool)
 
 
-def errors(failed: TaskFailedError, timed_out: WaitTimeoutError) -> None:
+def errors(failed: TaskFailedError, timed_out: WaitTimeoutError, invalid: InvalidRequestError) -> None:
+    assert_type(invalid.parameter, str)
     assert_type(failed.last_status, TaskStatus | None)
     assert_type(timed_out.last_error, DistributeError | None)
 
