@@ -63,8 +63,13 @@ _STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
 W = TypeVar("W", bound=Wire)
 
 
-def decode(status_code: int, headers: Mapping[str, str], body: bytes, result_type: type[R]) -> R | DistributeError:
-    """What an answer means: a `result_type` for a sound 200, else the error to act on (returned, not raised)."""
+def decode(
+    status_code: int, headers: Mapping[str, str], body: bytes, result_type: type[R], *, is_local: bool = False
+) -> R | DistributeError:
+    """What an answer means: a `result_type` for a sound 200, else the error to act on (returned, not raised).
+
+    `is_local`: it is of a service on this machine.
+    """
     if status_code != 200:
         return status_error(status_code, headers, body)
     try:
@@ -76,7 +81,7 @@ def decode(status_code: int, headers: Mapping[str, str], body: bytes, result_typ
     if not isinstance(value, dict):
         return APIResponseValidationError("the answer is no JSON object")
     try:
-        return _converter().structure(value, result_type)
+        return _converter(is_local).structure(value, result_type)
     except Exception as error:  # cattrs raises groups of anything its hooks raise
         complaints = transform_error(error, path="", format_exception=lambda error, _type: _complaint(error))
     return APIResponseValidationError(f"the answer is not what the API promises: {'; '.join(complaints[:3])}")
@@ -258,7 +263,7 @@ def _status(value: Any, _: Any) -> TaskStatus:
 
 
 @functools.cache
-def _converter() -> Converter:
+def _converter(is_local: bool) -> Converter:
     converter = Converter()
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(float, _number)
@@ -292,11 +297,11 @@ def _converter() -> Converter:
 
     @converter.register_structure_hook_factory(lambda kind: isinstance(kind, type) and issubclass(kind, Wire))
     def wire(kind: type[W]) -> Callable[[Any, Any], W]:
+        fields = [field for field in attrs.fields(kind) if field.init]
         optional = {
-            field.name: field.default is not attrs.NOTHING
-            for field in attrs.fields(kind)
-            if field.init and field.name != "_extra"
+            field.name: field.default is not attrs.NOTHING for field in fields if field.metadata.get("wire", True)
         }
+        origin = {field.name: is_local for field in fields if field.metadata.get("is_local")}
         overrides: Any = {name: override(struct_hook=_word) for name in optional.keys() & _FEW}
         overrides["_extra"] = override(struct_hook=lambda value, _: value)
         structure = make_dict_structure_fn(kind, converter, **overrides)
@@ -310,6 +315,7 @@ def _converter() -> Converter:
                 for name, is_optional in optional.items()
                 if name in value and not (is_optional and value[name] is None)
             }
+            known |= origin
             known["_extra"] = {name: item for name, item in value.items() if name not in optional}
             return structure(known, kind)
 

@@ -396,7 +396,9 @@ class Poller:
         digest = hash(heard.body) if heard.status_code == 200 else None
         if digest is not None and digest == track.digest and track.walk.result is not None:
             return track.walk.result
-        result = decode(heard.status_code, heard.headers, heard.body, track.endpoint.result_type)
+        result = decode(
+            heard.status_code, heard.headers, heard.body, track.endpoint.result_type, is_local=heard.is_local
+        )
         if not isinstance(result, DistributeError):
             track.digest = digest
         return result

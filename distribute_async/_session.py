@@ -18,7 +18,7 @@ from attrs import frozen
 from yarl import URL
 
 from distribute_async._codec import status_error
-from distribute_async._config import Limits, Secret, SecretHeaders, proxy_secrets
+from distribute_async._config import Limits, Secret, SecretHeaders, is_loopback, proxy_secrets
 from distribute_async._errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -41,6 +41,8 @@ class Answer:
     status_code: int
     headers: Mapping[str, str]
     body: bytes
+    #: It is of a service on this machine.
+    is_local: bool = False
 
 
 class _WithheldError(ConnectionError):
@@ -100,6 +102,7 @@ class Session:
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._url = url
+        self._is_local = is_loopback(url.host or "")
         self._targets: dict[str, URL] = {}
         self._headers = headers
         self.connect_timeout = math.inf if given else limits.connect_timeout
@@ -212,7 +215,7 @@ class Session:
         if response.status != 200:
             # An error's words are shown to people: what a service echoes of the key in them is cut out.
             return status_error(response.status, response.headers, body, self._redaction)
-        return Answer(response.status, response.headers, body)
+        return Answer(response.status, response.headers, body, self._is_local)
 
 
 def connection_fault(error: BaseException, address: str = "the service", *, was_used: bool = False) -> DistributeError:

@@ -28,6 +28,7 @@ FLOORS = [
     "_faults",
     "_redaction",
     "_session",
+    "_saving",
     "_download",
     "_media",
     "_requests",
