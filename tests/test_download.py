@@ -784,8 +784,10 @@ async def test_a_download_that_is_cancelled_while_it_waits(tmp_path: Path) -> No
 
 
 DOWNLOAD = """
-import asyncio, sys
+import asyncio, socket, sys
 from distribute_async import DistributeError, File
+look_up = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *more, **named: look_up(host.replace("files.example", "127.0.0.1"), *more, **named)
 async def main():
     for url, path in zip(sys.argv[1::2], sys.argv[2::2]):
         try:
@@ -899,6 +901,28 @@ async def test_https_stays_https(tmp_path: Path) -> None:
         assert (said.decode().split(), trouble) == (["good", "APIResponseValidationError"], b"")
         assert plain.connections == 0
     assert left(folder) == {"good": CONTENT}
+
+
+async def test_who_is_elsewhere_cannot_send_us_back_to_this_machine(tmp_path: Path) -> None:
+    """A redirect to this machine is followed from this machine alone, for a file of a service on it too."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("files.example", "127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with MisbehavingServer(GOOD, tls=context) as here:
+        script = [GOOD, redirect(here.url), redirect(here.url.replace("127.0.0.1", "localhost"))]
+        async with MisbehavingServer(*script, tls=context) as server, MisbehavingServer(redirect(here.url)) as first:
+            elsewhere = server.url.replace("127.0.0.1", "files.example")
+            urls = {"good": elsewhere, "back": elsewhere, "by its name": elsewhere, "from here": first.url}
+            arguments = [text for name, url in urls.items() for text in (url, str(folder / name))]
+            async with another_process(*arguments, SSL_CERT_FILE=str(tmp_path / "authority.pem")) as process:
+                said, trouble = await process.communicate()
+            refused = "APIResponseValidationError"
+            assert (said.decode().splitlines(), trouble) == (["good", refused, refused, "from here"], b"")
+        assert len(here.requests) == here.connections == 1
+    assert left(folder) == {"good": CONTENT, "from here": CONTENT}
 
 
 async def test_the_key_stays_at_home(
