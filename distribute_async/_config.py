@@ -249,8 +249,19 @@ def checked_proxy(proxy: Secret | None) -> Secret | None:
 
 def _is_proxy(text: str) -> bool:
     url = _url(text)
-    is_address = url is not None and url.scheme in {"http", "https"} and bool(url.host)
-    return url is not None and is_address and url.path in {"", "/"} and not (url.query_string or url.fragment)
+    if url is None or url.scheme not in {"http", "https"} or not url.host:
+        return False
+    if url.path not in {"", "/"} or url.query_string or url.fragment:
+        return False
+    try:
+        _credentials(url)
+    except ValueError:
+        return False
+    return ":" not in (url.user or "")
+
+
+def _credentials(url: URL) -> bytes:
+    return f"{url.user or ''}:{url.password or ''}".encode("latin-1")  # as aiohttp sends them
 
 
 def proxy_secrets(proxy: Secret | None) -> tuple[Secret, ...]:
@@ -258,7 +269,7 @@ def proxy_secrets(proxy: Secret | None) -> tuple[Secret, ...]:
     url = None if proxy is None else URL(proxy)
     if url is None or not url.password:
         return ()
-    return Secret(url.password), Secret(b64encode(f"{url.user or ''}:{url.password}".encode()).decode())
+    return Secret(url.password), Secret(b64encode(_credentials(url)).decode())
 
 
 class SecretHeaders(dict[str, str]):

@@ -301,6 +301,7 @@ PROXIES = [
         b"http://proxy",
         7,
     ),
+    *("http://us%3Aer:pa55word@proxy", "http://user:pa55word%E2%82%AC@proxy"),
     *("http://user:pa55word@", "ftp://user:pa55word@proxy", "http://user:pa55word@proxy:99999", "http://pa55word@a..b"),
 ]
 
