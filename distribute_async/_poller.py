@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
-from distribute_async._codec import decode, status_error
+from distribute_async._codec import decode
 from distribute_async._endpoints import Endpoint
 from distribute_async._errors import (
     APIConnectionError,
@@ -386,13 +386,10 @@ class Poller:
             exchange.has_connection = False
             self._allow(exchange, self._session.connect_timeout)
             heard = await self._exchange(exchange)
-        self._had_response = self._had_response or isinstance(heard, Answer | APIResponseValidationError)
         if isinstance(heard, DistributeError):
             return heard
-        if exchange.stands_in:
-            if heard.status_code != 200:
-                return status_error(heard.status_code, heard.headers, heard.body)
-            return decode(200, {}, _probe(), track.endpoint.result_type)  # whatever it says, the service is back
+        if exchange.stands_in and heard.status_code == 200:
+            heard = Answer(200, {}, _probe())  # whatever it says, the service is back
         digest = hash(heard.body) if heard.status_code == 200 else None
         if digest is not None and digest == track.digest and track.walk.result is not None:
             return track.walk.result
@@ -411,7 +408,10 @@ class Poller:
         path, request = track.endpoint.path, track.walk.request
         if exchange.stands_in:
             path, request = track.endpoint.probe_path, _probe
-        return await self._session.post(path, request(), extra, lambda: self._may_send(exchange))
+        heard = await self._session.post(path, request(), extra, lambda: self._may_send(exchange))
+        if isinstance(heard, Answer | APIStatusError | APIResponseValidationError):
+            self._had_response = True
+        return heard
 
     def _may_send(self, exchange: Exchange[Any]) -> bool:
         """There is a connection now, and time for the answer; whether the request is still wanted."""

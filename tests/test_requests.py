@@ -61,6 +61,7 @@ TEXTS: dict[tuple[Any, str], tuple[list[Any], list[Any]]] = {
     (SpeechRequest, "model"): (["m"], [""]),
     (SpeechRequest, "input"): (["xy", "x" * 4096], ["", "x", "x" * 4097]),
 }
+NO_CONTENT: list[Any] = [5, True, b"x", {}, {1}, ...]
 NO_NUMBERS: list[Any] = [True, False, NAN, INF, -INF, "5", b"5", [1], (), {}, 1j, object()]
 NO_TEXTS: list[Any] = [None, True, 5, b"text", ["text"], {}]
 
@@ -187,7 +188,7 @@ def test_a_request_is_a_value(kind: Any) -> None:
     [
         *([], (), "Hello!", b"Hello!", None, 7, {}, {"role": "user"}, ["Hello!"], [None], [[]], [{}], [{"role": 5}]),
         *([{"content": "no role"}], [{"role": None}], iter(CHAT["messages"]), set()),
-        *([*CHAT["messages"], {"role": "user", "content": value}] for value in (5, True, b"x", {}, {1}, object())),
+        *([*CHAT["messages"], {"role": "user", "content": value}] for value in NO_CONTENT),
         *([Message(role=5, content="")], [Message(role="user", content=5)]),  # type: ignore[arg-type]
     ],
     ids=lambda messages: type(messages).__name__ if hasattr(messages, "__next__") else repr(messages),
