@@ -32,7 +32,7 @@ class Service:
 
     def answer(self, request: web.BaseRequest, record: RecordedRequest, sent: Any) -> tuple[web.Response, bool]:
         """The answer, and whether it is as specified. Raises `RefusedError`."""
-        called = _CALL.fullmatch(record.path)
+        called = _CALL.fullmatch(request.rel_url.raw_path)
         if called is None or called[1] not in KINDS:
             raise RefusedError(404, "no such path")
         kind, call = called.groups()

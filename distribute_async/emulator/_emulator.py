@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from distribute_async.emulator._app import Service
-from distribute_async.emulator._fates import draw_key, draw_lot
+from distribute_async.emulator._fates import draw_fault, draw_key, draw_lot
 from distribute_async.emulator._faults import Fault
 from distribute_async.emulator._files import Files
 from distribute_async.emulator._kinds import KINDS, answer
 from distribute_async.emulator._lifecycle import Store, Task, Timeline
-from distribute_async.emulator._log import RecordedRequest
+from distribute_async.emulator._log import Log, RecordedRequest
 from distribute_async.emulator._media import File
 from distribute_async.emulator._site import Site
 
@@ -29,10 +29,11 @@ class Emulator:
 
     `api_key`: the one that it takes; None makes one from the seed. `seed`: of all that is drawn: the n-th task of a
     seed always has the same id, life and answer. `host`, `port`: where to listen; port 0 takes a free one. `speed`:
-    drawn lives run so many times faster. `epoch`: the Unix time, in seconds, of its first use (a task, or a
-    question for one), which `created` and `finished` go by; None for the time that it really is then.
-    All time is the event loop's, so that a virtual clock drives it too. The pictures and sounds of results are on a
-    port of their own, a free one.
+    drawn lives run so many times faster, any number above 0. `fault_rate`: the share, from 0 to 1, of the requests for
+    the API that meet a random fault, where they meet no scripted one; the n-th of these has the same luck for the same
+    seed and rate. `epoch`: the Unix time, in seconds, of its first use (a task, or a question for one), which `created`
+    and `finished` go by; None for the time that it really is then. All time is the event loop's, so that a virtual
+    clock drives it too. The pictures and sounds of results are on a port of their own, a free one.
 
     ::
 
@@ -44,8 +45,8 @@ class Emulator:
     that raised, a failure of the emulator itself, answered 500) is raised on leaving, as an `ExceptionGroup`. It may
     be entered again: on the same port, with the same tasks, as a service that was away for a while.
 
-    Raises `ValueError` for a `speed` that isn't above zero and a key that no header can carry, and on entering
-    `OSError` where it can't listen, `RuntimeError` where it listens already.
+    Raises `ValueError` for a `speed` that isn't above zero, a `fault_rate` that isn't from 0 to 1, and a key that no
+    header can carry, and on entering `OSError` where it can't listen, `RuntimeError` where it listens already.
     """
 
     #: For all emulators: told of every answer that should be as specified, by (path, status code, content type, body).
@@ -60,10 +61,13 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         speed: float = 1.0,
+        fault_rate: float = 0.0,
         epoch: float | None = 1_700_000_000.0,
     ) -> None:
         if not speed > 0:
             raise ValueError("speed must be above zero")
+        if not 0 <= fault_rate <= 1:
+            raise ValueError("fault_rate must be from 0 to 1")
         if api_key is not None and not re.fullmatch("[!-~]+( [!-~]+)*", api_key):
             raise ValueError("api_key must be visible ASCII, without blanks around it")
         #: The key that it takes.
@@ -74,7 +78,8 @@ class Emulator:
         self.fates: deque[Mapping[str, Any]] = deque()
         #: Met by every request while it is set, before all others.
         self.down: Fault | None = None
-        #: The newest requests, at most 100,000, in the order in which they came. Yours to clear.
+        #: The newest requests, at most 100,000, in the order in which they came, and of their bodies the newest 32 to
+        #: 64 MiB. Yours to clear.
         self.requests: list[RecordedRequest] = []
         #: The same for requests for files, which `requests` doesn't have.
         self.file_requests: list[RecordedRequest] = []
@@ -82,6 +87,8 @@ class Emulator:
         self.file_faults: deque[Fault] = deque()
         self._seed = seed
         self._speed = speed
+        self._fault_rate = fault_rate
+        self._chances = 0
         self._epoch = epoch
         self._started: float | None = None
         self._store = Store()
@@ -92,7 +99,7 @@ class Emulator:
             host=host,
             port=port,
             api_key=self.api_key,
-            log=self.requests,
+            log=Log(records=self.requests),
             answer=Service(create=self._create, look_up=self._look_up).answer,
             next_fault=self._next_fault,
             tell=self._tell,
@@ -102,7 +109,7 @@ class Emulator:
             host=host,
             port=0,
             api_key=self.api_key,
-            log=self.file_requests,
+            log=Log(records=self.file_requests),
             answer=Files(find=self._find_file).answer,
             next_fault=lambda _: self.file_faults.popleft() if self.file_faults else None,
             tell=lambda *_: None,
@@ -227,7 +234,10 @@ class Emulator:
         for waiting in (self.faults, self._task_faults.get((task_id or "").lower())):
             if waiting:
                 return waiting.popleft()
-        return None
+        if not self._fault_rate:
+            return None
+        self._chances += 1
+        return draw_fault(self._seed, self._chances, self._fault_rate)
 
     def _tell(self, path: str, status: int, content_type: str, body: bytes) -> None:
         for listener in self.listeners:

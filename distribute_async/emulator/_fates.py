@@ -1,4 +1,4 @@
-"""Fates by chance: ids, lives and answers drawn from a seed. Pure; used by `_emulator`.
+"""Fates by chance: ids, lives, answers and faults drawn from a seed. Pure; used by `_emulator`.
 
 The figures are made up to look like queued inference: log-normal durations, queueing and processing apart, and now and
 then a task that takes ten times as long.
@@ -12,6 +12,7 @@ from random import Random
 
 from attrs import frozen
 
+from distribute_async.emulator._faults import Fault, cut, delay, silence, status
 from distribute_async.emulator._lifecycle import Timeline
 
 _OPENINGS = ["Certainly.", "In short:", "Good question.", "Here is a summary.", "Let us see.", "Yes."]
@@ -50,6 +51,27 @@ def draw_lot(seed: int, number: int, speed: float = 1.0) -> Lot:
         text=" ".join([chance.choice(_OPENINGS), *chance.sample(_SENTENCES, 3)]),
         prompt_tokens=chance.randint(5, 400),
         timeline=[(offset / speed, status) for offset, status in _life(chance)],
+    )
+
+
+def draw_fault(seed: int, number: int, rate: float) -> Fault | None:
+    """What the `number`-th request of a seed meets: a fault with the probability `rate`, and otherwise none."""
+    chance = Random(f"{seed} fault {number}")
+    if chance.random() >= rate:
+        return None
+    return chance.choice(
+        [
+            status(500),
+            status(502, body=b"<html>Bad Gateway</html>"),
+            status(503),
+            status(503, headers={"Retry-After": "1"}),
+            status(429, headers={"Retry-After": "1"}),
+            status(200, body=b"<html>Hello!</html>"),
+            cut(),
+            cut(after=chance.randint(1, 200)),
+            delay(chance.uniform(0.5, 3)),
+            silence(chance.uniform(1, 5)),
+        ]
     )
 
 

@@ -1,4 +1,4 @@
-"""Faults to script: what meets a request instead of its answer, or on the way. Used by `_app` and by whoever scripts.
+"""Faults to script: what meets a request instead of its answer, or on the way. Used by `_fates` and by whoever scripts.
 
 Made by the functions of this module, which readers know as `fault`: `fault.status(503)`, `fault.silence()`, … A fault
 keeps no state and may be used many times over.

@@ -23,11 +23,11 @@ class Files:
     #: A task's file by that name; None where there is none yet.
     find: Callable[[str, str], File | None]
 
-    def answer(self, _request: web.BaseRequest, record: RecordedRequest, _sent: Any) -> tuple[web.Response, bool]:
+    def answer(self, request: web.BaseRequest, record: RecordedRequest, _sent: Any) -> tuple[web.Response, bool]:
         """The file, and that no specification says a word about it. Raises `RefusedError`."""
         if record.method not in {"GET", "HEAD"}:
             raise RefusedError(405, "only GET and HEAD are allowed", {"Allow": "GET, HEAD"})
-        task_id, _, name = record.path.removeprefix("/").partition("/")
+        task_id, _, name = request.rel_url.raw_path.removeprefix("/").partition("/")
         file = self.find(task_id, name)
         if file is None:
             raise RefusedError(404, "no such file")

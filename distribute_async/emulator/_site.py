@@ -19,7 +19,10 @@ from distribute_async.emulator import _checks
 from distribute_async.emulator._checks import RefusedError
 from distribute_async.emulator._faults import Fault
 from distribute_async.emulator._lifecycle import TASK_ID
-from distribute_async.emulator._log import RecordedRequest, keep
+from distribute_async.emulator._log import Log, RecordedRequest
+
+# Kept instead of the key.
+_HIDDEN = "***"
 
 
 @define(kw_only=True, eq=False)
@@ -30,7 +33,7 @@ class Site:
     #: 0: not known yet.
     port: int
     api_key: str
-    log: list[RecordedRequest]
+    log: Log
     #: The answer to a request, given its JSON value or why it has none, and whether it should be as specified. Raises
     #: `RefusedError`.
     answer: Callable[[web.BaseRequest, RecordedRequest, Any], tuple[web.Response, bool]]
@@ -81,9 +84,9 @@ class Site:
         self._listening = None
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        sent = await _sent(request)
-        record = self._record(request, sent)
-        keep(self.log, record)
+        content, sent = await _sent(request)
+        record = self._record(request, content, sent)
+        self.log.add(record)
         answer = partial(self._answer, request, record, sent)
         fault = self.next_fault(record.task_id)
         response = answer() if fault is None else await fault(answer, partial(_write, request))
@@ -94,24 +97,37 @@ class Site:
             request.transport.close()
         return web.Response()  # aiohttp.web wants one; with the connection closed it sends nothing
 
-    def _record(self, request: web.BaseRequest, sent: Any) -> RecordedRequest:
+    def _record(self, request: web.BaseRequest, content: bytes | None, sent: Any) -> RecordedRequest:
         path, has_key, headers = request.rel_url.raw_path, self.api_key in unquote(request.raw_path), {}
         for name, value in request.headers.items():
             is_key = self.api_key in value
             has_key = has_key or is_key
-            headers[name.lower()] = "***" if is_key or name.lower() == "authorization" else value
+            headers[name.lower()] = _HIDDEN if is_key or name.lower() == "authorization" else value
         named = sent.get("id") if isinstance(sent, dict) else None
         if named is None and (found := TASK_ID.search(path)):
             named = found[0]
+        is_id = isinstance(named, str) and (self.api_key not in named or TASK_ID.fullmatch(named))
         return RecordedRequest(
             time=asyncio.get_running_loop().time(),
             method=request.method,
-            path=path,
-            task_id=named if isinstance(named, str) else None,
+            path=_HIDDEN if self.api_key in unquote(path) else path,
+            task_id=named if is_id else None,
             authorized=request.headers.getall("authorization", []) == [self.api_key],
             has_key=has_key,
             headers=headers,
+            content=None if content is None else self._without_key(content),
         )
+
+    def _without_key(self, content: bytes) -> bytes:
+        """A body to keep: "***" for the key; for all of it, where escapes in JSON spell the key."""
+        content = content.replace(self.api_key.encode(), _HIDDEN.encode())
+        if b"\\" not in content:
+            return content
+        try:
+            said = json.dumps(_checks.read(content), ensure_ascii=False)
+        except RefusedError:
+            return content
+        return json.dumps(_HIDDEN).encode() if json.dumps(self.api_key)[1:-1] in said else content
 
     def _answer(self, request: web.BaseRequest, record: RecordedRequest, sent: Any) -> web.Response:
         try:
@@ -122,7 +138,7 @@ class Site:
             self.report(error)
             response, is_specified = _refusal(RefusedError(500, "internal server error")), True
         if is_specified and isinstance(response.body, bytes):
-            self.tell(record.path, response.status, response.content_type, response.body)
+            self.tell(request.rel_url.raw_path, response.status, response.content_type, response.body)
         return response
 
 
@@ -136,14 +152,16 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return web.Response(status=status, body=content, content_type="application/json", headers=headers)
 
 
-async def _sent(request: web.BaseRequest) -> Any:
-    """The JSON value in a request; a `RefusedError` where there is none."""
+async def _sent(request: web.BaseRequest) -> tuple[bytes | None, Any]:
+    """The body, None where it is too large; and the JSON value in it, a `RefusedError` where there is none."""
     try:
-        return _checks.read(await request.read())
+        content = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        return RefusedError(413, "body is too large")
+        return None, RefusedError(413, "body is too large")
+    try:
+        return content, _checks.read(content)
     except RefusedError as error:
-        return error
+        return content, error
 
 
 def _write(request: web.BaseRequest, data: bytes) -> None:

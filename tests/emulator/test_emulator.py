@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -42,6 +44,13 @@ async def test_it_listens_on_ipv6() -> None:
     ):
         assert emulator.base_url.startswith("http://[::1]:")
         assert await calls.status(session, calls.UNKNOWN_ID) == "404"
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_a_fault_rate_is_a_share(rate: float) -> None:
+    """A fault rate that is no share is refused."""
+    with pytest.raises(ValueError, match="fault_rate must be from 0 to 1"):
+        Emulator(fault_rate=rate)
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan")])
@@ -119,6 +128,62 @@ async def test_the_log_has_an_end(
     kept = [request.task_id for request in emulator.requests]
     assert 5 <= len(kept) <= 10
     assert kept == ids[-len(kept) :]
+
+
+async def test_the_log_has_what_was_said(emulator: Emulator, session: aiohttp.ClientSession) -> None:
+    """The log tells which request was sent twice: a body is its JSON value, the bytes where it has none, or None."""
+    emulator.faults.append(fault.status(503))
+    for number in (1, 2, 2):
+        await calls.post(session, calls.CREATE, {**calls.A_CHAT, "seed": number})
+    for body in (b"{", b"", b"null", b'{"a": NaN}', b"\xff", bytes(2**20 + 1)):
+        await calls.refusal(session, body=body)
+    async with session.get("/elsewhere"):
+        pass
+    said = [request.body for request in emulator.requests]
+    assert said[:3] == [{**calls.A_CHAT, "seed": number} for number in (1, 2, 2)]
+    assert said[3:] == [b"{", None, None, b'{"a": NaN}', b"\xff", None, None]
+    assert str(calls.A_CHAT["model"]) not in repr(emulator.requests)
+
+
+@pytest.mark.parametrize("key", [calls.UNKNOWN_ID.replace("-", ""), 'a"b\\c'])
+async def test_the_log_never_has_the_key(key: str) -> None:
+    """Wherever a client puts the key, in whatever spelling, it isn't kept, and the rest is as it was."""
+    spelt = "".join(f"\\u{ord(letter):04x}" for letter in key)
+    plain = json.dumps({"id": key, "key": [f"<{key}>"]})
+    async with (
+        Emulator(key) as emulator,
+        aiohttp.ClientSession(emulator.base_url, headers={"Authorization": key}) as session,
+    ):
+        for body in (plain, plain.replace(json.dumps(key)[1:-1], spelt), f"{{{key}"):
+            await calls.refusal(session, body=body.encode())
+        await calls.refusal(session, path=f"/async/{quote(key, safe='')}/result")
+        await calls.refusal(session, path=f"/{key}".replace("\\", "%5c"))
+        assert await calls.refusal(session) == 404
+        *with_key, without = emulator.requests
+        first, second, third, *_ = (request.body for request in with_key)
+    kept = [*(request.body for request in with_key), repr(emulator.requests), [r.content for r in emulator.requests]]
+    for spelling in (key, json.dumps(key)[1:-1], spelt, quote(key)):
+        assert spelling not in json.dumps(kept, default=bytes.decode, ensure_ascii=False)
+    assert (first, second) in [({"id": "***", "key": ["<***>"]}, "***"), ("***", "***")]
+    assert third == b"{***"
+    assert [request.path for request in with_key] == [calls.RESULT] * 3 + ["***"] * 2
+    assert (without.task_id, without.body) == (calls.UNKNOWN_ID, {"id": calls.UNKNOWN_ID})
+
+
+async def test_the_bodies_in_the_log_have_an_end(
+    emulator: Emulator, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bodies that are too much together the newest are kept, and all requests; a cleared log makes room."""
+    monkeypatch.setattr(_log, "_KEPT_BODIES", 1000)
+    for _ in range(2):
+        for number in range(30):
+            await calls.refusal(session, body=b"%100d" % number)
+        kept = [request.body for request in emulator.requests]
+        assert len(kept) == 30
+        bodies = [body for body in kept if body is not None]
+        assert bodies == list(range(30 - len(bodies), 30))
+        assert 5 <= len(bodies) <= 10
+        emulator.requests.clear()
 
 
 @pytest.mark.looptime

@@ -1,4 +1,4 @@
-"""What a scripted fault does to a request, byte for byte and second by second."""
+"""What a fault does to a request, byte for byte and second by second; faults by chance."""
 
 from __future__ import annotations
 
@@ -162,3 +162,71 @@ async def test_down(emulator: Emulator, session: aiohttp.ClientSession) -> None:
     assert [await calls.status(session, task_id) for _ in range(3)] == ["503"] * 3
     emulator.down = None
     assert [await calls.status(session, task_id) for _ in range(3)] == ["502", "501", "QUEUED"]
+
+
+async def outcomes(count: int, *, rate: float, seed: int = 7) -> list[tuple[float, object]]:
+    """What so many requests for the same task come to: seconds, and the status code with the body or what else."""
+    loop, seen = asyncio.get_running_loop(), list[tuple[float, object]]()
+    async with (
+        Emulator(seed=seed, fault_rate=rate) as emulator,
+        aiohttp.ClientSession(emulator.base_url, headers={"Authorization": emulator.api_key}) as session,
+    ):
+        task_id = emulator.add_task([(0, "QUEUED")])
+        for _ in range(count):
+            start = loop.time()
+            outcome: object
+            try:
+                async with session.post(calls.RESULT, json={"id": task_id}) as response:
+                    outcome = response.status, response.content_type, await response.read()
+            except aiohttp.ClientError as error:
+                outcome = type(error)
+            seen.append((round(loop.time() - start, 2), outcome))
+    return seen
+
+
+@pytest.mark.looptime
+async def test_faults_by_chance() -> None:
+    """A share of the requests meets faults of all kinds; the same seed gives the same ones, another seed others."""
+    good, *usual = (await outcomes(1, rate=0))[0], *(await outcomes(1000, rate=0.3))
+    bad = [outcome for outcome in usual if outcome != good]
+    assert 200 < len(bad) < 400
+    codes = {outcome[0] for _, outcome in bad if isinstance(outcome, tuple)}
+    assert codes == {200, 429, 500, 502, 503}
+    assert {outcome for _, outcome in bad if isinstance(outcome, type)} == {
+        aiohttp.ServerDisconnectedError,
+        aiohttp.ClientPayloadError,
+    }
+    assert {outcome[1] for took, outcome in bad if took == 0 and isinstance(outcome, tuple) and outcome[0] == 200} == {
+        "text/html"
+    }
+    late = [took for took, outcome in bad if outcome == good[1]]
+    silent = [took for took, outcome in bad if took and outcome == aiohttp.ServerDisconnectedError]
+    assert 0.5 <= min(late) < max(late) <= 3
+    assert 1 <= min(silent) < max(silent) <= 5
+    assert await outcomes(1000, rate=0.3) == usual
+    assert await outcomes(1000, rate=0.3, seed=8) != usual
+    assert good not in await outcomes(50, rate=1)
+
+
+async def test_scripted_faults_go_before_those_by_chance() -> None:
+    """A request that meets a scripted fault meets none by chance."""
+    async with (
+        Emulator(fault_rate=1) as emulator,
+        aiohttp.ClientSession(headers={"Authorization": emulator.api_key}) as session,
+    ):
+        emulator.faults.extend([fault.status(418)] * 5)
+        task_id = emulator.add_task(faults=[fault.status(419)] * 2)
+        url = emulator.base_url + calls.RESULT
+        assert [(await session.post(url, json={"id": task_id})).status for _ in range(7)] == [418] * 5 + [419] * 2
+        emulator.down = fault.status(420)
+        assert (await session.post(url, json={"id": task_id})).status == 420
+
+
+@pytest.mark.looptime
+async def test_files_meet_no_faults_by_chance() -> None:
+    """The fault rate is that of the API: files come, unless a fault is scripted for them."""
+    async with Emulator(fault_rate=1) as emulator, aiohttp.ClientSession() as session:
+        task_id = emulator.add_task([(0, "COMPLETED")], kind="speech")
+        for _ in range(20):
+            async with session.get(f"{emulator.files_url}/{task_id}/0.wav") as response:
+                assert response.status == 200
