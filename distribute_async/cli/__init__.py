@@ -6,11 +6,14 @@ click and rich come with the extra `cli`; importing this module needs neither.
 import sys
 from typing import NoReturn
 
+from distribute_async.cli import _streams
+
 __all__ = ["main"]
 
 
 def main() -> NoReturn:
     """Run the command that `sys.argv` names and exit with its code (see `docs/command-line.md`)."""
+    _streams.prepare()
     try:
         from distribute_async.cli._commands import run  # noqa: PLC0415 - without the extra this fails, and says so
 

@@ -10,6 +10,7 @@ import click
 
 from distribute_async import APIStatusError, ChatResult, DistributeError, File, Watch
 from distribute_async.cli._follow import FAILED, OK, TIMED_OUT, Followed, Result, follow, tell_nothing
+from distribute_async.cli._save import save
 from distribute_async.cli._view import follow_on_screen, is_screen, new_console
 from distribute_async.cli._words import answer_text, error_words, harmless, json_line, note, one_line, say
 
@@ -60,7 +61,7 @@ def _say_answer(result: Result) -> None:
 
 def _written(result: ChatResult, output: Path) -> list[Path]:
     try:
-        output.write_text(f"{answer_text(result)}\n", encoding="utf-8", errors="backslashreplace")
+        save(output, f"{answer_text(result)}\n")
     except OSError as error:
         raise _unwritable(output, error) from None
     return [output]

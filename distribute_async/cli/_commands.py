@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from io import TextIOWrapper
-from typing import Any
 
 import click
 
 from distribute_async.cli._check import check
-from distribute_async.cli._follow import INTERRUPTED, OK, PIPE_CLOSED
+from distribute_async.cli._follow import INTERRUPTED, OK, PIPE_CLOSED, TROUBLE
 from distribute_async.cli._local import demo, emulator
 from distribute_async.cli._result import result
+from distribute_async.cli._streams import OutputError
 from distribute_async.cli._submit import submit
 from distribute_async.cli._wait import wait
 from distribute_async.cli._watch import watch
+from distribute_async.cli._words import note
 
 EPILOG = """
 \b
 Exit codes:
     0  all is well; for a task: it is COMPLETED
-    1  trouble with the service: out of reach, refuses, knows no such task
+    1  trouble with the service: out of reach, refuses, knows no such task;
+       or what was to be written can't be
     2  wrong usage: an option, an id, no key
     3  a task failed
     4  a task hasn't ended (in time)
     5  click or rich is missing: pip install 'distribute-async[cli]'
     6  a task may have been created, or not
+  129  its terminal is gone (SIGHUP)
   130  Ctrl-C
   141  whoever read the output stopped reading
+  143  told to end (SIGTERM)
 Of several tasks the worst outcome counts: 2, then 1, then 3, then 4.
 
 \b
@@ -41,10 +43,16 @@ fish: _DISTRIBUTE_ASYNC_COMPLETE=fish_source distribute-async | source
 
 def run() -> int:
     """Run the command that `sys.argv` names, and give its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A lone surrogate in an answer, or an ASCII terminal, is no reason to stop.
-            stream.reconfigure(errors="backslashreplace")
+    code = OK
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except* OutputError as group:
+        code = _output_ended(group)
+    return code
+
+
+def _run() -> int:
     try:
         return int(cli.main(prog_name="distribute-async", standalone_mode=False) or OK)
     except click.ClickException as error:
@@ -54,25 +62,22 @@ def run() -> int:
         return INTERRUPTED
 
 
+def _output_ended(error: BaseException) -> int:
+    """Say why standard output takes no more, unless nobody reads it; gives the exit code."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OutputError) and error.is_unread:
+        return PIPE_CLOSED
+    note(f"Error: can't write to standard output: {error}")
+    return TROUBLE
+
+
 class Commands(click.Group):
-    """The group of commands. Who closes the pipe that a command writes to ends it, and nothing is amiss."""
+    """The group of commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Their names in the order of use."""
         return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; gives its exit code."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            pass
-        except ExceptionGroup as group:
-            if group.split(BrokenPipeError)[1] is not None:
-                raise
-        # What is buffered is flushed once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

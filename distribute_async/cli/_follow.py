@@ -10,11 +10,8 @@ from attrs import define, field
 
 from distribute_async import (
     ChatResult,
-    ConfigurationError,
     DistributeError,
     ImageResult,
-    InvalidRequestError,
-    InvalidTaskIdError,
     SpeechResult,
     SubmitUncertainError,
     TaskFailedError,
@@ -26,8 +23,9 @@ from distribute_async import (
 # The exit codes.
 OK, TROUBLE, USAGE, FAILED, TIMED_OUT = range(5)
 UNCERTAIN = 6
-INTERRUPTED = 130
-PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
+SIGNALLED = 128  # and the signal's number: what a shell reports for a program that a signal ended
+INTERRUPTED = SIGNALLED + 2
+PIPE_CLOSED = SIGNALLED + 13
 
 # From the best outcome to the worst: of several tasks, the worst decides.
 _RANKS = (OK, TIMED_OUT, FAILED, TROUBLE, USAGE)
@@ -79,7 +77,7 @@ def exit_code(error: DistributeError | None) -> int:
     match error:
         case None:
             return OK
-        case ConfigurationError() | InvalidRequestError() | InvalidTaskIdError():
+        case ValueError():  # a setting, an id or a field of a request that can't be right
             return USAGE
         case TaskFailedError():
             return FAILED

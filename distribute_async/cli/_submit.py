@@ -12,8 +12,18 @@ import click
 
 from distribute_async import ChatRequest, ImageRequest, SpeechRequest
 from distribute_async.cli._answers import awaited, deliver
-from distribute_async.cli._follow import INTERRUPTED, OK, UNCERTAIN
-from distribute_async.cli._service import kind_option, new_client, perform, service_options, writable
+from distribute_async.cli._follow import OK, SIGNALLED, UNCERTAIN
+from distribute_async.cli._service import (
+    BYTE_ORDER_MARK,
+    STDIN,
+    claim_stdin,
+    kind_option,
+    new_client,
+    perform,
+    service_options,
+    writable,
+)
+from distribute_async.cli._streams import OutputError
 from distribute_async.cli._words import json_line, note, say
 
 # The documented model of each kind; of those for chats, the one that costs least.
@@ -27,19 +37,17 @@ Nobody can ask the service which of the two it is. If a second task does no harm
 cost too much, look first at what your account was billed."""
 
 
-class _Field(click.ParamType[tuple[str, Any]]):
-    """A field of the request: a value that is no JSON is a text, so that most need no quotes within quotes."""
-
-    name = "field"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        name, equals, text = value.partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is not of the form NAME=JSON", param, ctx)
-        try:
-            return name, json.loads(text)
-        except ValueError:
-            return name, text
+def _field(value: str) -> tuple[str, Any]:
+    """The type of a field: a value that is no JSON is a text, so that most need no quotes within quotes."""
+    name, equals, text = value.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f"{value!r} is not of the form NAME=JSON")
+    try:
+        return name, json.loads(text)
+    except RecursionError:
+        raise click.BadParameter(f"{name} is nested too deep") from None
+    except ValueError:
+        return name, text
 
 
 @click.command(short_help="Create a task and print its id, or its answer.")
@@ -52,7 +60,7 @@ class _Field(click.ParamType[tuple[str, Any]]):
 @click.option(
     "--field",
     "fields",
-    type=_Field(),
+    type=_field,
     multiple=True,
     metavar="NAME=JSON",
     help="Another field of the request; a value that is no JSON is a text. May be repeated.",
@@ -93,8 +101,11 @@ def submit(
           --output hello.wav "Good morning."
       distribute-async wait $(distribute-async submit "Why is the sky blue?")
     """
+    if prompt == STDIN:
+        claim_stdin("the prompt", settings["api_key_file"])
+        prompt = _read()
     request = {
-        **_asked(kind, _read() if prompt == "-" else prompt, system),
+        **_asked(kind, prompt, system),
         "model": _MODELS[kind] if model is None else model,
         **_options(kind, {"--temperature": temperature, "--max-tokens": max_tokens}),
     }
@@ -107,7 +118,7 @@ def submit(
             task = await getattr(client, kind).submit(**request, timeout=timeout)
             created.append(task.task_id)
             if not (wait or output):
-                say(json_line({"id": task.task_id, "kind": kind}) if as_json else task.task_id)
+                _say_id(task.task_id, kind, as_json=as_json)
                 return OK
             note(f"Task {task.task_id}")
             return await deliver(await awaited(task), as_json=as_json, output=output)
@@ -115,20 +126,31 @@ def submit(
     try:
         return perform(create(), lambda: created)
     except click.exceptions.Exit as ending:
-        if ending.exit_code == INTERRUPTED and not created:
+        is_cut = ending.exit_code > SIGNALLED and not created
+        if is_cut:
             note("A task may have been created or not: this was interrupted while it was being submitted.")
-        if ending.exit_code == UNCERTAIN or (ending.exit_code == INTERRUPTED and not created):
+        if is_cut or ending.exit_code == UNCERTAIN:
             note(_UNCERTAIN)
+        raise
+
+
+def _say_id(task_id: str, kind: str, *, as_json: bool) -> None:
+    try:
+        say(json_line({"id": task_id, "kind": kind}) if as_json else task_id)
+    except OutputError:
+        note(f"Task {task_id}")  # without its id nobody can ask for what it costs
         raise
 
 
 def _read() -> str:
     try:
-        with click.open_file("-", encoding="utf-8") as file:
+        with click.open_file(STDIN, encoding="utf-8") as file:
             prompt: str = file.read()
     except UnicodeDecodeError:
         raise click.BadParameter("standard input is not UTF-8", param_hint="PROMPT") from None
-    return prompt.rstrip("\n")
+    except OSError as error:
+        raise click.BadParameter(f"can't read standard input: {error.strerror}", param_hint="PROMPT") from None
+    return prompt.removeprefix(BYTE_ORDER_MARK).rstrip("\n")
 
 
 def _asked(kind: str, prompt: str, system: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -30,14 +31,11 @@ _REDRAW = 0.2  # seconds
 _ERASE_LINE = Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2))
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # rich would end the program from within; `_commands` knows what to do
-
-
 def new_console(*, stderr: bool = False) -> Console:
-    """A console that takes text as it is: no markup, no emoji codes, no guessed colours."""
-    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    """A console that takes text as it is: no markup, no emoji codes, no guessed colours; with NO_COLOR none at all."""
+    # (Older versions of rich take an empty NO_COLOR for one that is set; its specification doesn't.)
+    is_plain = bool(os.environ.get("NO_COLOR"))
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, no_color=is_plain)
 
 
 def is_screen(console: Console) -> bool:

@@ -13,17 +13,26 @@ from typing import Any
 import click
 
 from distribute_async import DistributeError, Outcome, Progress, TaskFailedError
-from distribute_async.cli._follow import TIMED_OUT, exit_code, worst
-from distribute_async.cli._service import hint, kind_option, new_client, perform, service_options, task_id
+from distribute_async.cli._follow import TIMED_OUT, TROUBLE, exit_code, worst
+from distribute_async.cli._service import (
+    BYTE_ORDER_MARK,
+    STDIN,
+    claim_stdin,
+    hint,
+    kind_option,
+    new_client,
+    perform,
+    service_options,
+    task_id,
+)
 from distribute_async.cli._view import ProgressLine, new_console
-from distribute_async.cli._words import change_line, json_line, outcome_object, say, tell_error
+from distribute_async.cli._words import change_line, json_line, note, outcome_object, say, tell_error
 
-_STDIN = "-"
 _PIECE = 1 << 16  # bytes
 
 
 def _task_id_or_stdin(value: str) -> str:
-    return value if value == _STDIN else task_id(value)
+    return value if value == STDIN else task_id(value)
 
 
 @click.command(short_help="Wait for many tasks; a line as each ends.")
@@ -44,21 +53,24 @@ def wait(ids: Sequence[str], *, kind: str, as_json: bool, timeout: float, **sett
       distribute-async wait --timeout 3600 - <ids.txt >outcomes.txt
       distribute-async wait --json - <ids.txt | grep '"COMPLETED"'
     """
-    if _STDIN in ids and settings["api_key_file"] == _STDIN:
-        raise click.UsageError("standard input can't be both the key and the ids", click.get_current_context())
-    if _STDIN in ids and sys.stdin is None:
-        raise click.UsageError("there are no ids: standard input is closed", click.get_current_context())
+    if STDIN in ids:
+        claim_stdin("the ids", settings["api_key_file"])
     client = new_client(**settings)
     started: dict[str, float] = {}
     late: list[str] = []
     codes: set[int] = set()
+    unread: list[OSError] = []
 
     async def given() -> AsyncIterator[str]:
-        for name in dict.fromkeys(ids):
-            async for wanted in _lines() if name == _STDIN else _only(name):
-                if wanted not in started:
-                    started[wanted] = asyncio.get_running_loop().time()
-                    yield wanted
+        try:
+            for name in dict.fromkeys(ids):
+                async for wanted in _lines() if name == STDIN else _only(name):
+                    if wanted not in started:
+                        started[wanted] = asyncio.get_running_loop().time()
+                        yield wanted
+        except OSError as error:  # those that have come are waited for all the same
+            unread.append(error)
+            codes.add(TROUBLE)
 
     async def tell_all() -> None:
         async with client, asyncio.TaskGroup() as group:
@@ -77,6 +89,8 @@ def wait(ids: Sequence[str], *, kind: str, as_json: bool, timeout: float, **sett
                 line.clear()
 
     perform(tell_all(), lambda: [*late, *started])
+    for error in unread:
+        note(f"Error: can't read the ids from standard input: {error.strerror or error}")
     hint(late)
     return worst(codes)
 
@@ -108,32 +122,41 @@ async def _only(name: str) -> AsyncIterator[str]:
 async def _lines() -> AsyncIterator[str]:
     """The lines of standard input that aren't blank, as they come, whatever it is: a file, a pipe, a terminal.
 
+    Raises `OSError` where it can't be read.
+
     A thread reads it, since a file can't be polled: a daemon, so that Ctrl-C needn't wait for the next line, and past
     Python's own buffer, whose lock it would hold as the interpreter ends.
     """
     loop = asyncio.get_running_loop()
-    rest = b""
+    rest, is_first = b"", True
     while True:
         piece: asyncio.Future[bytes] = loop.create_future()
         threading.Thread(target=_read, args=(loop, piece), daemon=True).start()
         data = await piece
         *lines, rest = (rest + data).split(b"\n") if data else (rest, b"")
         for line in lines:
-            if text := line.decode(errors="replace").strip():
+            decoded = line.decode(errors="replace")
+            if text := (decoded.removeprefix(BYTE_ORDER_MARK) if is_first else decoded).strip():
                 yield text
+            is_first = False
         if not data:
             return
 
 
 def _read(loop: asyncio.AbstractEventLoop, piece: asyncio.Future[bytes]) -> None:
+    data, error = b"", None
     try:
         data = os.read(sys.stdin.fileno(), _PIECE)
-    except OSError:
-        data = b""
+    except OSError as fault:
+        error = fault
 
     def give() -> None:
-        if not piece.done():
+        if piece.done():
+            return
+        if error is None:
             piece.set_result(data)
+        else:
+            piece.set_exception(error)
 
     with suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(give)

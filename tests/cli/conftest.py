@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -16,7 +17,6 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from click.testing import CliRunner
 
 from distribute_async.cli._commands import run
 from distribute_async.emulator import Emulator, Fault, fault
@@ -83,14 +83,27 @@ class Command:
             sys.executable, "-W", "error", "-m", "distribute_async.cli", *args, **pipes
         )
 
+    async def redirected(self, redirection: str, *args: str) -> Done:
+        """The same behind a shell's redirection, such as `2>&-`."""
+        command = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
+        command += [sys.executable, "-W", "error", "-m", "distribute_async.cli", *args]
+        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=self.env)
+        return await self.finish(process)
+
     async def here(self, *args: str, stdin: str | bytes = "") -> Done:
         """The same within this process, in a thread: quicker, where no signal, pipe or terminal matters."""
         async with self._turn:  # there is one standard output
             return self._checked(await asyncio.to_thread(self._run, args, stdin))
 
     def _run(self, args: Sequence[str], stdin: str | bytes) -> Done:
-        with pytest.MonkeyPatch.context() as patch, CliRunner().isolation(stdin, self.env) as (out, err, _):
+        given = io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin)
+        out, err = io.BytesIO(), io.BytesIO()
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["distribute-async", *args])
+            for name, value in self.env.items():
+                patch.setenv(name, value)
+            for name, stream in (("stdin", given), ("stdout", out), ("stderr", err)):
+                patch.setattr(sys, name, io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace"))
             code = run()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -135,6 +148,12 @@ class Terminal:
     async def shows(self, text: str) -> None:
         """Until this has been written."""
         await until(lambda: text in self._shown.decode(errors="replace"))
+
+    def hang_up(self) -> None:
+        """Take it away from whoever uses it."""
+        asyncio.get_running_loop().remove_reader(self._master)
+        os.close(self.slave)
+        os.close(self._master)
 
     async def all(self) -> str:
         """All that was written by its end, escape sequences included."""

@@ -122,22 +122,26 @@ async def test_nobody_can_know(emulator: Recording, command: Command) -> None:
     assert "give the command again" in done.err
 
 
-async def test_ctrl_c_while_submitting(emulator: Recording, command: Command) -> None:
-    """Ctrl-C before the answer says that there may be a task; after it, how to go on waiting for it."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_while_submitting(
+    number: signal.Signals, code: int, emulator: Recording, command: Command
+) -> None:
+    """A signal before the answer says that there may be a task; after it, how to go on waiting for it."""
     emulator.faults.append(fault.silence())
     process = await command.start("submit", "--wait", "Why?")
     await until(lambda: bool(emulator.requests))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     unknown = await command.finish(process)
-    assert (unknown.code, unknown.out) == (130, "")
+    assert (unknown.code, unknown.out) == (code, "")
     assert unknown.err.startswith("A task may have been created or not")
+    assert "give the command again" in unknown.err
     emulator.fates.append({"timeline": [(0, "QUEUED")]})
     process = await command.start("submit", "--wait", "Why?")
     await until(lambda: len(emulator.requests) > 2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     known = await command.finish(process)
     task_id = known.err.split()[1]
-    assert (known.code, known.out) == (130, "")
+    assert (known.code, known.out) == (code, "")
     assert known.err == f"Task {task_id}\nTo go on waiting: distribute-async result --wait {task_id}\n"
 
 
@@ -171,6 +175,7 @@ async def test_refused(emulator: Recording, command: Command) -> None:
         (["--field", "model=m", "Why?"], "set already"),
         (["--field", "a=1", "--field", "a=2", "Why?"], "set already"),
         (["--field", "a=NaN", "Why?"], "no way to write"),
+        (["--field", "a=" + "[" * 100_000, "Why?"], "a is nested too deep"),
         (["--output", "/nowhere/at/all.txt", "Why?"], "can't write to the directory '/nowhere/at'"),
         (["--output", "/", "Why?"], "is a directory"),
         (["Why?", "not?"], "unexpected extra argument"),

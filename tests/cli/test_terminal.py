@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import signal
+import subprocess
+import sys
+import termios
 
 import pytest
 
 from distribute_async.emulator import Emulator
-from tests.cli.conftest import DONE, NEVER, Command, Terminal, says
+from tests.cli.conftest import API_KEY, DONE, NEVER, UNKNOWN_ID, Command, Terminal, says, until
 
 COLOURS = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|9\d)[;m]")
 
@@ -55,6 +60,14 @@ async def test_no_color(emulator: Emulator, command: Command) -> None:
     assert not COLOURS.search(shown)
 
 
+async def test_an_empty_no_color(emulator: Emulator, command: Command) -> None:
+    """An empty NO_COLOR is none, as its specification has it."""
+    command.env["NO_COLOR"] = ""
+    terminal = Terminal(80)
+    await command("watch", emulator.add_task([(0, "ERROR")]), stdout=terminal.slave)
+    assert COLOURS.search(await terminal.all())
+
+
 async def test_a_terminal_that_can_do_nothing(emulator: Emulator, command: Command) -> None:
     """On a dumb terminal, and in a pipe that is said to have colours, `watch` prints its plain lines."""
     task_id = emulator.add_task(DONE)
@@ -68,19 +81,71 @@ async def test_a_terminal_that_can_do_nothing(emulator: Emulator, command: Comma
         assert re.fullmatch(rf"{task_id} +\d+\.\d\d COMPLETED\r?\n", text)
 
 
-async def test_ctrl_c_leaves_the_terminal_usable(emulator: Emulator, command: Command) -> None:
-    """After Ctrl-C the table stays, the cursor is back, and the hint stands on a line of its own."""
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["int", "term", "hup"]
+)
+@pytest.mark.parametrize("args", [["watch"], ["result", "--wait"], ["wait"]], ids=" ".join)
+async def test_a_signal_leaves_the_terminal_usable(
+    args: list[str], number: signal.Signals, code: int, emulator: Emulator, command: Command
+) -> None:
+    """After a signal the cursor is back, the hint stands on a line of its own, and the exit code tells the signal."""
     task_id = emulator.add_task([(0, "QUEUED"), (NEVER, "COMPLETED")])
     terminal = Terminal(100)
-    process = await command.start("watch", task_id, stdout=terminal.slave, stderr=terminal.slave)
-    await terminal.shows("QUEUED")
-    process.send_signal(signal.SIGINT)
-    assert (await command.finish(process)).code == 130
+    process = await command.start(*args, task_id, stdout=terminal.slave, stderr=terminal.slave)
+    await terminal.shows("1 waiting" if args == ["wait"] else "QUEUED")
+    process.send_signal(number)
+    assert (await command.finish(process)).code == code
     shown = await terminal.all()
     lines = terminal.lines(shown)
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
-    assert f"To go on waiting: distribute-async watch {task_id}" in lines
+    assert shown.count("\x1b[?25h") == shown.count("\x1b[?25l") == (args != ["wait"])
+    assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
+    assert lines[-2:] == [f"To go on waiting: distribute-async {' '.join(args)} {task_id}", ""]
     assert "Traceback" not in shown
+
+
+async def test_a_terminal_that_is_gone(emulator: Emulator, command: Command) -> None:
+    """Where the terminal hangs up the command ends, and whoever reads standard error has how to go on."""
+    task_id = emulator.add_task([(0, "QUEUED"), (NEVER, "COMPLETED")])
+    terminal = Terminal(100)
+    process = await command.start(
+        *("watch", task_id),
+        stdin=terminal.slave,
+        stdout=terminal.slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    await terminal.shows("QUEUED")
+    terminal.hang_up()
+    done = await command.finish(process)
+    assert (done.code, done.err) == (129, f"To go on waiting: distribute-async watch {task_id}\n")
+
+
+async def test_what_nohup_says_holds(emulator: Emulator, command: Command) -> None:
+    """A hang-up that was ignored from the start, as by nohup, stays ignored; SIGTERM ends the command all the same."""
+    task_id = emulator.add_task([(0, "QUEUED"), (NEVER, "COMPLETED")])
+    process = await command.start("watch", task_id, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    await until(lambda: len(emulator.requests) > 0)
+    process.send_signal(signal.SIGHUP)
+    polls = len(emulator.requests)
+    await until(lambda: len(emulator.requests) > polls)
+    process.send_signal(signal.SIGTERM)
+    assert (await command.finish(process)).code == 143
+
+
+def test_signals_are_as_before() -> None:
+    """What signals do is changed while a command waits, and put back when it ends."""
+    program = (
+        "import signal, sys\n"
+        "from distribute_async.cli._commands import run\n"
+        "names = ['SIGINT', 'SIGTERM', 'SIGHUP']\n"
+        "handlers = [lambda *_: None for _ in names]\n"
+        "for name, handler in zip(names, handlers): signal.signal(getattr(signal, name), handler)\n"
+        f"sys.argv = ['distribute-async', 'wait', '--timeout', '0', '{UNKNOWN_ID}']\n"
+        "print(run(), [signal.getsignal(getattr(signal, name)) for name in names] == handlers)\n"
+    )
+    env = {**os.environ, "DISTRIBUTE_API_KEY": API_KEY, "DISTRIBUTE_BASE_URL": "http://127.0.0.1:1"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "4 True"
 
 
 async def test_an_answer_cannot_steer_the_terminal(emulator: Emulator, command: Command) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import signal
-import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
@@ -97,27 +95,6 @@ async def test_ctrl_c_while_ids_may_come(emulator: Emulator, command: Command) -
         assert await process.wait() == 130
         done = await command.finish(process)
         assert (done.out, done.err) == ("", hint)
-
-
-async def test_standard_input_is_one_thing(emulator: Emulator, command: Command) -> None:
-    """The key and the ids can't both be standard input."""
-    done = await command.here("wait", "--api-key-file", "-", "-")
-    assert (done.code, done.out, emulator.requests) == (2, "", [])
-    assert "can't be both" in done.err
-
-
-async def test_no_standard_input(emulator: Emulator, command: Command) -> None:
-    """Where standard input is closed there are no ids, and that is said."""
-    process = await asyncio.create_subprocess_exec(
-        "sh",
-        "-c",
-        f"exec {sys.executable} -m distribute_async.cli wait - <&-",
-        env=command.env,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    done = await command.finish(process)
-    assert (done.code, done.out, "standard input is closed" in done.err) == (2, "", True)
 
 
 async def test_how_far_it_is(emulator: Emulator, command: Command) -> None:
