@@ -11,33 +11,125 @@ import subprocess
 import sys
 import time
 import wave
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from distribute_async import DistributeClient, NotFoundError
 from distribute_async.emulator import Emulator
+from distribute_async.emulator._fates import draw_lot
 from tests.cli.conftest import API_KEY, UNKNOWN_ID, Command, Terminal
+from tests.emulator import calls
 from tests.emulator.test_files import pixels
+
+
+@asynccontextmanager
+async def running(command: Command, *args: str) -> AsyncIterator[tuple[Process, str, str]]:
+    """An emulator's process, its address, and what it says on standard error; ended in the end."""
+    process = await command.start("emulator", *args)
+    assert process.stdout
+    assert process.stderr
+    url = (await process.stdout.readline()).decode().strip()
+    said = (await process.stderr.readuntil(b"Ctrl-C ends it.\n")).decode()
+    yield process, url, said
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+        assert (await command.finish(process)).code == 0
+
+
+async def an_id(url: str, key: str) -> str:
+    """The id of a new task."""
+    async with DistributeClient(key, base_url=url) as client:
+        return (await client.submit(model="m", messages=[{"role": "user", "content": "Why?"}])).task_id
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_the_emulator(number: signal.Signals, command: Command) -> None:
     """The emulator prints its address at once, and on stderr a key that works; SIGINT and SIGTERM end it cleanly."""
-    process = await command.start("emulator", "--seed", "7")
-    assert process.stdout
-    assert process.stderr
-    url = (await process.stdout.readline()).decode().strip()
-    said = (await process.stderr.readuntil(b"Ctrl-C ends it.\n")).decode()
-    exports = dict(re.findall(r"export (\w+)=(\S+)", said))
-    assert exports["DISTRIBUTE_BASE_URL"] == url
-    async with DistributeClient(exports["DISTRIBUTE_API_KEY"], base_url=url) as client:
-        with pytest.raises(NotFoundError):
-            await client.fetch(UNKNOWN_ID)
-        process.send_signal(number)
-        done = await command.finish(process)
+    async with running(command, "--seed", "7") as (process, url, said):
+        exports = dict(re.findall(r"export (\w+)=(\S+)", said))
+        assert exports["DISTRIBUTE_BASE_URL"] == url
+        assert "--seed" not in said
+        async with DistributeClient(exports["DISTRIBUTE_API_KEY"], base_url=url) as client:
+            with pytest.raises(NotFoundError):
+                await client.fetch(UNKNOWN_ID)
+            process.send_signal(number)
+            done = await command.finish(process)
     assert (done.code, done.out, done.err) == (0, "", "")
+
+
+async def test_the_emulator_repeats_itself_on_demand_only(command: Command) -> None:
+    """Each start has its own ids and key; the seed that it says makes the same ones again."""
+    async with running(command) as (_, url, said), running(command, "--api-key", API_KEY) as (_, other_url, other):
+        key, seed = re.findall(r"DISTRIBUTE_API_KEY=(\S+)\n--seed (\d+) makes the same tasks again", said)[0]
+        assert re.fullmatch(r"--seed \d+ makes the same tasks again\.\nCtrl-C ends it\.\n", other)
+        first = await an_id(url, key)
+        assert await an_id(other_url, API_KEY) != first
+    async with running(command, "--seed", seed) as (_, url, said):
+        assert key in said
+        assert await an_id(url, key) == first
+
+
+async def test_a_fast_emulator(command: Command) -> None:
+    """A life of minutes takes so much less at a high speed."""
+    assert draw_lot(44, 0).timeline[-1][0] > 150
+    async with running(command, "--seed", "44", "--api-key", API_KEY, "--speed", "1000") as (_, url, _):
+        done = await command.here("wait", "--timeout", "60", "--base-url", url, await an_id(url, API_KEY))
+    assert done.code == 0
+
+
+async def outcome(session: aiohttp.ClientSession, url: str) -> object:
+    """What a question for an unknown task comes to."""
+    try:
+        return await calls.post(session, f"{url}{calls.RESULT}", {"id": UNKNOWN_ID})
+    except aiohttp.ClientError as error:
+        return type(error)
+
+
+async def test_an_emulator_in_trouble(command: Command) -> None:
+    """With a fault rate of 1 every request meets a fault, the one that its seed has for it."""
+    async with (
+        running(command, "--seed", "7", "--api-key", API_KEY, "--fault-rate", "1") as (_, url, _),
+        Emulator(API_KEY, seed=7, fault_rate=1) as here,
+        aiohttp.ClientSession(headers={"Authorization": API_KEY}) as session,
+    ):
+        outcomes = [await outcome(session, at) for at in (url, here.base_url)]
+    assert outcomes[0] == outcomes[1] != (404, {"message": "task not found"})
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--api-key", ""], "api_key must be visible ASCII"),
+        (["--api-key", " secret"], "api_key must be visible ASCII"),
+        (["--api-key", "g\u00e9heim"], "api_key must be visible ASCII"),
+        (["--host", ""], "it is empty"),
+        (["--seed", "x"], "--seed"),
+        *((["--speed", value], "'--speed'") for value in ("0", "-1", "nan", "inf", "1001")),
+        *((["--fault-rate", value], "'--fault-rate'") for value in ("-0.1", "1.1", "nan")),
+    ],
+)
+async def test_wrong_usage_of_the_emulator(args: list[str], words: str, command: Command) -> None:
+    """What can't work is one line, with the option's name, and exit code 2."""
+    done = await command.here("emulator", *args)
+    assert (done.code, done.out) == (2, "")
+    error = done.err.splitlines()[-1]
+    assert args[0] in error
+    assert words in error
+    assert "secret" not in done.err
+    assert "heim" not in done.err
+
+
+async def test_a_host_that_is_none(command: Command) -> None:
+    """A host that can be no name is one line and exit code 1."""
+    done = await command.here("emulator", "--host", "not..a.name")
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert done.err.startswith("Error: can't listen on not..a.name, port 0: ")
 
 
 async def test_the_emulator_in_the_background(command: Command) -> None:
