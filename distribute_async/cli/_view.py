@@ -68,7 +68,8 @@ def latest_text(task: Followed, room: int) -> Text:
 
 def table(tasks: Sequence[Followed], width: int) -> Table:
     """The tasks as they stand, one line each; what a narrow terminal has no room for is left out."""
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    # The gaps are in the columns: versions of rich don't agree on whether a last column's padding takes room.
+    drawn = Table(box=None, pad_edge=False, padding=0, header_style="bold")
     room = width - 22  # the longest status and its gap
     longest = max(len(task.label) for task in tasks)
     spare = room - min(longest, 16)
@@ -76,18 +77,20 @@ def table(tasks: Sequence[Followed], width: int) -> Table:
     room -= 10 * has_time + 7 * has_polls
     label = min(longest, room)
     has_latest = room - label >= 16
-    drawn.add_column("task", width=label, no_wrap=True)
+    drawn.add_column("task", width=label + 2, no_wrap=True)
     drawn.add_column("status", width=20, no_wrap=True)
     if has_time:
-        drawn.add_column("time", width=8, justify="right", no_wrap=True)
+        drawn.add_column("time", width=10, justify="right", no_wrap=True)
     if has_polls:
-        drawn.add_column("polls", width=5, justify="right", no_wrap=True)
+        drawn.add_column("polls", width=7, justify="right", no_wrap=True)
     if has_latest:
-        drawn.add_column("so far, answer", width=room - label - 2, no_wrap=True)
+        drawn.add_column("  so far, answer", width=room - label, no_wrap=True)
     for task in tasks:
-        cells = [Text(task.label), status_text(task.watch.status)]
+        name = Text(task.label)
+        name.truncate(label, overflow="ellipsis")
+        cells = [name, status_text(task.watch.status)]
         cells += [Text(f"{task.elapsed:.1f} s")] * has_time + [Text(str(task.polls))] * has_polls
-        drawn.add_row(*cells, *[latest_text(task, room - label - 2)] * has_latest)
+        drawn.add_row(*cells, *[Text("  ") + latest_text(task, room - label - 2)] * has_latest)
     return drawn
 
 
