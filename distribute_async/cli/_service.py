@@ -176,7 +176,7 @@ def perform(main: Coroutine[Any, Any, T], unfinished: Callable[[], Sequence[str]
         if exit_code(error) == TIMED_OUT:
             hint(unfinished())
         raise click.exceptions.Exit(exit_code(error)) from None
-    except (asyncio.CancelledError, ExceptionGroup, OutputError, OSError):
+    except (asyncio.CancelledError, ExceptionGroup, OutputError):
         if not came:
             raise  # otherwise it is a terminal that is gone, and takes no last picture
     hint(unfinished())

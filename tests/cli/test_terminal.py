@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import re
@@ -130,6 +131,24 @@ async def test_what_nohup_says_holds(emulator: Emulator, command: Command) -> No
     await until(lambda: len(emulator.requests) > polls)
     process.send_signal(signal.SIGTERM)
     assert (await command.finish(process)).code == 143
+
+
+async def test_a_second_signal(emulator: Emulator, command: Command) -> None:
+    """What can't end at the first SIGTERM, such as a command whose reader reads nothing, ends at the second."""
+    reader, writer = os.pipe()
+    process = await command.start("result", emulator.add_task(DONE, text="long " * 100_000), stdout=writer)
+    os.close(writer)
+    await asyncio.to_thread(os.read, reader, 1)
+
+    def is_over() -> bool:
+        if process.returncode is None:
+            process.terminate()
+        return process.returncode is not None
+
+    await until(is_over)
+    os.close(reader)
+    assert await command.finish(process)
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_signals_are_as_before() -> None:
