@@ -53,7 +53,7 @@ async def test_what_is_wrong(met: Fault, words: str, advice: str, emulator: Emul
 @pytest.mark.parametrize(
     ("url", "words", "advice"),
     [
-        ("http://127.0.0.1:1", "can't connect to the service", "whether anything listens there"),
+        ("http://127.0.0.1:1", "can't connect to 127.0.0.1:1", "whether anything listens there"),
         ("https://127.0.0.1:{port}", "TLS", "is it https there?"),
     ],
 )
