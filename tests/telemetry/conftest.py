@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, ScopeMetrics
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from distribute_async import (
     DistributeClient,
@@ -83,13 +84,15 @@ class Telemetry:
 
     def points(self) -> dict[str, list[Any]]:
         """The data points of all metrics, by the metric's name."""
+        return {metric.name: list(metric.data.data_points) for of in self._of_scopes() for metric in of.metrics}
+
+    def scopes(self) -> list[InstrumentationScope]:
+        """Who made metrics."""
+        return [of.scope for of in self._of_scopes()]
+
+    def _of_scopes(self) -> list[ScopeMetrics]:
         data = self._reader.get_metrics_data()
-        metrics = (
-            []
-            if data is None
-            else [metric for of in data.resource_metrics for scope in of.scope_metrics for metric in scope.metrics]
-        )
-        return {metric.name: list(metric.data.data_points) for metric in metrics}
+        return [] if data is None else [metrics for of in data.resource_metrics for metrics in of.scope_metrics]
 
     def close(self) -> None:
         """End what the SDK keeps."""

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,12 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan
 
 from distribute_async import (
+    BadRequestError,
     DistributeClient,
     DistributeError,
     NotFoundError,
     ObservedWait,
+    SubmitUncertainError,
     TaskFailedError,
     WaitTimeoutError,
 )
@@ -31,6 +34,9 @@ from tests.telemetry.conftest import Telemetry, client_of
 from tests.waiting import ID, KEY, OTHER_ID, body, caught, listed, new_client, says, turns
 
 SECRET = "what was said"
+CHAT: dict[str, Any] = {"model": "a-model", "messages": [{"role": "user", "content": SECRET}]}
+CREATED = bad.good({"id": ID})
+USAGE = {"completion_tokens": 7, "prompt_tokens": 5, "total_tokens": 12}
 
 
 @pytest.fixture
@@ -40,6 +46,16 @@ def observer(telemetry: Telemetry) -> OpenTelemetryObserver:
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
+
+
+def links(span: ReadableSpan) -> dict[Any, Any]:
+    """The ids of the spans that this one is linked to, by what the link is for."""
+    return {(link.attributes or {})["distribute_async.link"]: link.context.span_id for link in span.links}
+
+
+def span_id(span: ReadableSpan) -> Any:
+    assert span.context is not None
+    return span.context.span_id
 
 
 def answered(status: str, **fields: Any) -> Behaviour:
@@ -54,8 +70,7 @@ def answered(status: str, **fields: Any) -> Behaviour:
 @pytest.mark.looptime
 async def test_a_wait_is_a_span(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
     """A wait is one client span that says what came of it and what it cost, by the conventions' names."""
-    usage = {"completion_tokens": 7, "prompt_tokens": 5, "total_tokens": 12}
-    script = [*says("QUEUED"), bad.status(500), answered("COMPLETED", id=OTHER_ID, usage=usage)]
+    script = [*says("QUEUED"), bad.status(500), answered("COMPLETED", id=OTHER_ID, usage=USAGE)]
     async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
         await client.wait_for_result(ID)
     (span,) = telemetry.spans
@@ -75,6 +90,7 @@ async def test_a_wait_is_a_span(telemetry: Telemetry, observer: OpenTelemetryObs
         "server.address": "127.0.0.1",
         "server.port": server.port,
         "distribute_async.attempts": 3,
+        "distribute_async.is_create": False,
         "distribute_async.is_fetch": False,
         "distribute_async.outcome": "result",
         "distribute_async.polls": 2,
@@ -88,8 +104,7 @@ async def test_a_wait_is_a_span(telemetry: Telemetry, observer: OpenTelemetryObs
     assert "distribute_async.previous_status" not in first
     assert second["distribute_async.previous_status"] == "QUEUED"
     assert second["distribute_async.elapsed"] == pytest.approx(server.times[2], abs=0.05)
-    assert span.instrumentation_scope is not None
-    assert span.instrumentation_scope.schema_url == names.SCHEMA_URL
+    assert span.links == ()
 
 
 ERRORS: dict[str, tuple[list[Behaviour], type[DistributeError], dict[str, Any]]] = {
@@ -178,6 +193,65 @@ async def test_a_fetch_is_a_span_of_its_own(telemetry: Telemetry, observer: Open
 
 
 @pytest.mark.looptime
+async def test_a_create_is_a_span(
+    telemetry: Telemetry, observer: OpenTelemetryObserver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A create is a span with the id of the task that it made, and the waits on this task are linked to it."""
+    script = [bad.status(503), CREATED, *says("COMPLETED")]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        await client.submit_and_wait(**CHAT)
+        await client.fetch(ID.upper())
+    create, *waits = telemetry.spans
+    assert (create.name, create.kind, create.links) == ("create chat", trace.SpanKind.CLIENT, ())
+    assert create.status.status_code is trace.StatusCode.UNSET
+    assert attributes(create) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "distribute_ai",
+        "server.address": "127.0.0.1",
+        "server.port": server.port,
+        "distribute_async.attempts": 2,
+        "distribute_async.is_create": True,
+        "distribute_async.is_fetch": False,
+        "distribute_async.outcome": "result",
+        "distribute_async.task_id": ID,
+    }
+    assert [(span.name, links(span)) for span in waits] == [
+        ("chat", {"create": span_id(create)}),
+        ("fetch chat", {"create": span_id(create)}),
+    ]
+    # The SDK warns of an attribute that is None, and drops it.
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
+    assert SECRET not in create.to_json()
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "more"),
+    [
+        (bad.status(400, {"message": SECRET}), BadRequestError, {"http.response.status_code": 400}),
+        (bad.close, SubmitUncertainError, {}),
+    ],
+    ids=["failed", "uncertain"],
+)
+async def test_a_create_that_fails_is_a_span_with_an_error(
+    behaviour: Behaviour,
+    kind: type[DistributeError],
+    more: Mapping[str, Any],
+    telemetry: Telemetry,
+    observer: OpenTelemetryObserver,
+) -> None:
+    """A create that fails has the error's class in its span, an uncertain one too, and no task's id."""
+    async with MisbehavingServer(behaviour) as server, new_client(server.url, observer=observer) as client:
+        await caught(client.submit(**CHAT), kind)
+    (span,) = telemetry.spans
+    assert (span.name, span.status.status_code) == ("create chat", trace.StatusCode.ERROR)
+    expected = {"error.type": kind.__name__, "distribute_async.outcome": "error", **more}
+    assert attributes(span).items() >= expected.items()
+    assert "distribute_async.task_id" not in attributes(span)
+    assert SECRET not in span.to_json()
+
+
+@pytest.mark.looptime
 async def test_what_the_service_says_can_t_spoil_an_export(
     telemetry: Telemetry, observer: OpenTelemetryObserver
 ) -> None:
@@ -222,6 +296,19 @@ async def test_trace_context_goes_out_only_if_asked_for(propagate: bool, telemet
     assert [wait for wait in waits if wait.server_port == server.port] == []  # nothing piles up
 
 
+@pytest.mark.looptime
+async def test_trace_context_goes_out_with_creates(telemetry: Telemetry) -> None:
+    """With `propagate` the request that creates a task names the create's span, each time that it is sent."""
+    observer = OpenTelemetryObserver(telemetry.tracer_provider, telemetry.meter_provider, propagate=True)
+    script = [bad.status(503), CREATED, *says("COMPLETED")]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        await client.submit_and_wait(**CHAT)
+    create, wait = telemetry.spans
+    assert [request.path.rpartition("/")[2] for request in server.requests] == ["create", "create", "result"]
+    sent = [int(request.header("traceparent")[0].split("-")[2], 16) for request in server.requests]
+    assert sent == [span_id(create), span_id(create), span_id(wait)]
+
+
 # Metrics.
 
 
@@ -260,6 +347,51 @@ async def test_each_ending_is_measured(telemetry: Telemetry, observer: OpenTelem
         ("left", None, 1),
         ("result", None, 2),
     ]
+
+
+@pytest.mark.looptime
+async def test_creates_are_measured_apart_from_waits(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
+    """Creates have a histogram of their own, by outcome and error, an uncertain one too; no wait's metric has them."""
+    script = [CREATED, *says("COMPLETED"), bad.status(400), bad.close, bad.silence()]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        await client.submit_and_wait(**CHAT)
+        await caught(client.submit(**CHAT), BadRequestError)
+        await caught(client.submit(**CHAT), SubmitUncertainError)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.submit(**CHAT), 5)
+    points = telemetry.points()
+    assert told(points[names.CREATE_DURATION], "distribute_async.outcome", "error.type", "gen_ai.operation.name") == [
+        ("cancelled", None, "chat", 1),
+        ("error", "BadRequestError", "chat", 1),
+        ("error", "SubmitUncertainError", "chat", 1),
+        ("result", None, "chat", 1),
+    ]
+    assert max(point.max for point in points[names.CREATE_DURATION]) == pytest.approx(5, abs=0.05)
+    assert told(points[names.WAIT_DURATION], "distribute_async.outcome", "error.type") == [("result", None, 1)]
+    (active,) = points[names.ACTIVE_WAITS]
+    assert active.value == 0
+    assert told(points[names.EXCHANGES], "distribute_async.is_create", "http.response.status_code", "error.type") == [
+        (None, 200, None, 1),
+        (True, 200, None, 1),
+        (True, 400, "400", 1),
+        (True, None, "cut", 1),
+        (True, None, "stale", 1),
+    ]
+    (polls,) = points[names.TASK_POLLS]
+    assert (polls.count, polls.sum) == (1, 1)
+
+
+@pytest.mark.looptime
+async def test_creates_that_go_on_are_no_waits(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
+    """The number of waits that go on doesn't count a create."""
+    async with MisbehavingServer(bad.silence()) as server, new_client(server.url, observer=observer) as client:
+        waits = [asyncio.create_task(client.submit(**CHAT)), asyncio.create_task(client.wait_for_result(ID))]
+        await asyncio.sleep(1)
+        (active,) = telemetry.points()[names.ACTIVE_WAITS]
+        assert active.value == 1
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
 
 
 @pytest.mark.looptime
@@ -360,6 +492,33 @@ async def test_requests_are_counted_while_waits_go_on(
 
 
 # The extra.
+
+
+@pytest.mark.looptime
+async def test_what_is_exported_says_who_made_it(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
+    """Spans and metrics name the library, its version and the schema of their names."""
+    async with MisbehavingServer(*says("COMPLETED")) as server, new_client(server.url, observer=observer) as client:
+        await client.wait_for_result(ID)
+    scopes = [span.instrumentation_scope for span in telemetry.spans] + telemetry.scopes()
+    assert len(scopes) == 2
+    for scope in scopes:
+        assert scope is not None
+        expected = ("distribute_async", version("distribute-async"), names.SCHEMA_URL)
+        assert (scope.name, scope.version, scope.schema_url) == expected
+
+
+def test_a_bundle_without_metadata_has_no_version() -> None:
+    """Where the package's metadata was left behind, as in a frozen application, an observer has no version to name."""
+    program = (
+        "import importlib.metadata as m, sys; find = m.version\n"
+        "def version(name):\n"
+        "    if name == 'distribute-async': raise m.PackageNotFoundError(name)\n"
+        "    return find(name)\n"
+        "m.version = version\n"
+        "from distribute_async.integrations.opentelemetry import OpenTelemetryObserver; OpenTelemetryObserver()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_the_process_s_own_providers_are_the_default() -> None:
