@@ -90,6 +90,7 @@ OPERATIONS = {"chat": "chat", "images": "generate_content"}
 
 # The attributes of a link: what the linked span is for this task.
 _LINK_TO_CREATE = {LINK: "create"}
+_LINK_TO_USAGE = {LINK: "usage"}
 
 # Bounds of the histograms: seconds of a wait or an interval (those of `gen_ai.client.operation.duration`, and on to an
 # hour and a half), polls of a task.
@@ -110,7 +111,8 @@ class OpenTelemetryObserver(Observer):
     `propagate`: whether requests carry the trace context (of the oldest wait that they serve, by the process's
     propagator, without baggage) to the service; not by default.
 
-    A span's parent is the span that is current where the wait begins. Each wait has a link to the create that made
+    A span's parent is the span that is current where the wait begins. The tokens of a task are in the first span that
+    ends with them. Later spans of the task have a link to that one, and each wait has a link to the create that made
     its task. The observer keeps this for the 10,000 tasks used last, so give one observer to all clients of a process,
     those in other threads too.
 
@@ -130,6 +132,7 @@ class OpenTelemetryObserver(Observer):
         self._tracer = trace.get_tracer("distribute_async", version, tracer_provider, SCHEMA_URL)
         self._spans: dict[ObservedWait, trace.Span] = {}
         self._created = _TaskSpans()
+        self._counted = _TaskSpans()
         # What goes out for a wait, made once: it is the same for all of its polls.
         self._headers: dict[ObservedWait, dict[str, str]] = {}
         # Good exchanges, by the kind of task and whether they were creates, that are not in the counter yet: the SDK
@@ -212,6 +215,7 @@ class OpenTelemetryObserver(Observer):
                 self._end_create(span, ending)
             else:
                 span.set_attribute(POLLS, ending.polls)
+                self._count_tokens(span, ending)
             if ending.error is not None:
                 # Not the error's text, nor its traceback: what the service said may be in them.
                 span.set_status(trace.StatusCode.ERROR)
@@ -222,6 +226,16 @@ class OpenTelemetryObserver(Observer):
         if ending.task_id is not None:
             span.set_attribute(TASK_ID, ending.task_id)
             self._created.claim(ending.task_id, span.get_span_context())
+
+    def _count_tokens(self, span: trace.Span, ending: ObservedEnding) -> None:
+        """The first span that ends with the tokens of a task gets them, any other a link to that one."""
+        usage = _usage(ending)
+        if usage and ending.task_id is not None:
+            counted = self._counted.claim(ending.task_id, span.get_span_context())
+            if counted is None:
+                span.set_attributes(usage)
+            else:
+                span.add_link(counted, _LINK_TO_USAGE)
 
     def exchange_ended(self, exchange: ObservedExchange) -> None:
         """An exchange is counted, and with the last one its task is measured."""
@@ -338,13 +352,17 @@ def _of_ending(ending: ObservedEnding) -> dict[str, Any]:
         about[RESPONSE_MODEL] = _word(result.model)
         if result.id is not None:
             about[RESPONSE_ID] = _word(result.id)
-    if isinstance(result, ChatResult):
-        if result.choices:
-            about[FINISH_REASONS] = [_word(choice.finish_reason) for choice in result.choices[:_MOST_REASONS]]
-        if result.usage is not None:
-            about[INPUT_TOKENS] = _count(result.usage.prompt_tokens)
-            about[OUTPUT_TOKENS] = _count(result.usage.completion_tokens)
+    if isinstance(result, ChatResult) and result.choices:
+        about[FINISH_REASONS] = [_word(choice.finish_reason) for choice in result.choices[:_MOST_REASONS]]
     return about
+
+
+def _usage(ending: ObservedEnding) -> dict[str, int]:
+    """The tokens of a task that is over. Before that they are not final, and would be counted in place of those."""
+    result = ending.result
+    if not isinstance(result, ChatResult) or result.usage is None or not result.is_over:
+        return {}
+    return {INPUT_TOKENS: _count(result.usage.prompt_tokens), OUTPUT_TOKENS: _count(result.usage.completion_tokens)}
 
 
 # The service may say anything. What can't be encoded is lost in an exporter, with an error in the log each time.

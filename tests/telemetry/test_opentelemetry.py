@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, SamplingResult, StaticSampler
 
 from distribute_async import (
     BadRequestError,
@@ -31,7 +33,7 @@ from distribute_async.integrations.opentelemetry import OpenTelemetryObserver
 from tests import misbehaving as bad
 from tests.misbehaving import Behaviour, MisbehavingServer
 from tests.telemetry.conftest import Telemetry, client_of
-from tests.waiting import ID, KEY, OTHER_ID, body, caught, listed, new_client, says, turns
+from tests.waiting import ID, KEY, OTHER_ID, body, caught, ids, listed, new_client, says, turns
 
 SECRET = "what was said"
 CHAT: dict[str, Any] = {"model": "a-model", "messages": [{"role": "user", "content": SECRET}]}
@@ -249,6 +251,90 @@ async def test_a_create_that_fails_is_a_span_with_an_error(
     assert attributes(span).items() >= expected.items()
     assert "distribute_async.task_id" not in attributes(span)
     assert SECRET not in span.to_json()
+
+
+@pytest.mark.looptime
+async def test_tokens_count_once_for_a_task(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
+    """However many waits and fetches see the end of a task, one span has its tokens, and the others a link to it."""
+    script = [*says("QUEUED"), answered("COMPLETED", usage=USAGE)]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        await asyncio.gather(*(client.wait_for_result(ID) for _ in range(3)), listed(client.watch(ID)))
+        await listed(client.as_completed([ID]))
+        await client.fetch(ID.upper())
+    counted, *others = telemetry.spans
+    assert attributes(counted)["gen_ai.usage.input_tokens"] == 5
+    assert attributes(counted)["gen_ai.usage.output_tokens"] == 7
+    assert counted.links == ()
+    assert len(others) == 5
+    for span in others:
+        assert [name for name in attributes(span) if name.startswith("gen_ai.usage.")] == []
+        assert attributes(span)["gen_ai.response.model"] == "a-model"
+        assert links(span) == {"usage": span_id(counted)}
+
+
+@pytest.mark.looptime
+async def test_tokens_count_once_the_task_is_over(telemetry: Telemetry, observer: OpenTelemetryObserver) -> None:
+    """What a task has used so far isn't counted: it would stand for what it has used in the end."""
+    script = [answered("PROCESSING", usage={**USAGE, "completion_tokens": 1}), answered("COMPLETED", usage=USAGE)]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        await client.fetch(ID)
+        await client.wait_for_result(ID)
+    assert [attributes(span).get("gen_ai.usage.output_tokens") for span in telemetry.spans] == [None, 7]
+    assert [span.links for span in telemetry.spans] == [(), ()]
+
+
+@pytest.mark.looptime
+async def test_tokens_count_in_a_span_that_is_recorded(telemetry: Telemetry) -> None:
+    """A span that the sampler drops doesn't take the tokens, nor the link to a create, with it."""
+    sampled = itertools.cycle([False, False, True, True])
+
+    class EveryOther(StaticSampler):
+        def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+            return (ALWAYS_ON if next(sampled) else ALWAYS_OFF).should_sample(*args, **kwargs)
+
+    telemetry.tracer_provider.sampler = EveryOther(Decision.DROP)
+    observer = OpenTelemetryObserver(telemetry.tracer_provider, telemetry.meter_provider)
+    script = [CREATED, answered("COMPLETED", usage=USAGE)]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        await client.submit_and_wait(**CHAT)
+        for _ in range(2):
+            await client.wait_for_result(ID)
+    counted, linked = telemetry.spans
+    assert attributes(counted)["gen_ai.usage.output_tokens"] == 7
+    assert counted.links == ()
+    assert links(linked) == {"usage": span_id(counted)}
+
+
+@pytest.mark.looptime
+async def test_tasks_are_remembered_within_bounds(
+    telemetry: Telemetry, observer: OpenTelemetryObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spans of so many tasks are kept, those of the newest and the ones asked for again; others start afresh."""
+    monkeypatch.setattr(names, "_MOST_TASKS", 2)
+    first, second, third = ids(3)
+    script = [answered("COMPLETED", usage=USAGE)]
+    async with MisbehavingServer(*script) as server, new_client(server.url, observer=observer) as client:
+        for task_id in (first, second, first, third, first, second):
+            await client.fetch(task_id)
+    counted = [attributes(span)["distribute_async.task_id"] for span in telemetry.spans if not span.links]
+    assert counted == [first, second, third, second]
+
+
+async def test_tokens_count_once_for_clients_in_several_threads(
+    telemetry: Telemetry, observer: OpenTelemetryObserver
+) -> None:
+    """An observer that clients in several threads share counts a task's tokens once."""
+
+    async def fetch() -> None:
+        async with new_client(server.url, observer=observer) as client:
+            await client.fetch(ID)
+
+    async with MisbehavingServer(answered("COMPLETED", usage=USAGE)) as server:
+        await asyncio.gather(*(asyncio.to_thread(asyncio.run, fetch()) for _ in range(8)))
+    counted = [span for span in telemetry.spans if "gen_ai.usage.input_tokens" in attributes(span)]
+    assert len(counted) == 1
+    others = [span for span in telemetry.spans if span not in counted]
+    assert [links(span) for span in others] == [{"usage": span_id(counted[0])}] * 7
 
 
 @pytest.mark.looptime
