@@ -26,7 +26,7 @@ from distribute_async._config import (
     service_url,
     wait_timeout,
 )
-from distribute_async._endpoints import CHAT, IMAGES, SPEECH, Endpoint, Kind, P
+from distribute_async._endpoints import CHAT, IMAGES, KINDS, SPEECH, Endpoint, Kind, P
 from distribute_async._errors import ConfigurationError
 from distribute_async._gate import Gate
 from distribute_async._ids import Ids
@@ -314,6 +314,15 @@ class DistributeClient:
     ) -> TaskStream[Transition[ChatResult]]:
         """Short for `client.chat.watch_many`: see `Tasks.watch_many`."""
         return self.chat.watch_many(ids, timeout=timeout, window=window)
+
+    def tasks(self, kind: str) -> Tasks[..., Any]:
+        """The tasks of a kind, where its name is data: `client.tasks("images")` is `client.images`.
+
+        Raises `ConfigurationError` for a kind that there isn't.
+        """
+        if kind not in KINDS:
+            raise ConfigurationError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        return Tasks(self, KINDS[kind])
 
     def stats(self) -> Stats:
         """What this client is doing now and has done since its first use; of its own, without any telemetry."""

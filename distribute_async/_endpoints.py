@@ -45,3 +45,6 @@ class Kind(Generic[P, R]):
 CHAT = Kind("chat", "async/chat", ChatRequest, ChatResult)
 IMAGES = Kind("images", "async/images", ImageRequest, ImageResult)
 SPEECH = Kind("speech", "async/speech", SpeechRequest, SpeechResult)
+
+#: All of them, by name.
+KINDS = {kind.name: kind for kind in (CHAT, IMAGES, SPEECH)}

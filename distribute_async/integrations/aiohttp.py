@@ -17,14 +17,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import web
 
 from distribute_async import DistributeClient, DistributeError
 from distribute_async.integrations import sse
-from distribute_async.integrations._feeds import Feeds, Stream
+from distribute_async.integrations._feeds import Feeds, Kind, Stream, checked_kind, opened
 from distribute_async.integrations._problems import CONTENT_TYPE, logged_problem_of
 
 __all__ = ["CLIENT", "anyone", "error_middleware", "setup", "task_events"]
@@ -48,9 +49,9 @@ def setup(app: web.Application, make_client: Callable[[], DistributeClient] = Di
     """
 
     async def with_client(app: web.Application) -> AsyncIterator[None]:
-        async with make_client() as client:
-            app[CLIENT] = client
-            app[_FEEDS] = Feeds(client)
+        async with opened(make_client) as feeds:
+            app[CLIENT] = feeds.client
+            app[_FEEDS] = feeds
             yield
 
     async def stop(app: web.Application) -> None:
@@ -66,8 +67,10 @@ async def anyone(_request: web.Request, _task_id: str) -> bool:
     return True
 
 
-def task_events(*, authorize: Authorize) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def task_events(*, authorize: Authorize, kind: Kind = "chat") -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """A handler that streams a task as server-sent events; for a path with `{task_id}` and the method GET.
+
+    `kind`: of the tasks, "chat" by default, "images" or "speech". Raises `ConfigurationError` for any other.
 
     `await authorize(request, task_id)` says True where this request may see this task, and False where it may not,
     which is answered 403; it may as well raise an answer of its own, such as `web.HTTPUnauthorized()`. Anything else
@@ -75,10 +78,15 @@ def task_events(*, authorize: Authorize) -> Callable[[web.Request], Awaitable[we
 
     The events are `status` (at each change), `result` or `error`, and `done`. A browser that comes back, also to
     another server, is told what it missed and nothing twice; after `done` it is answered 204, and stops. It says
-    how far it got in the `Last-Event-ID` header, or in the query as `last_event_id`. A task's polls are shared by all
-    its streams, and end when the last browser leaves: within a second, or at once where the server is run with
-    `handler_cancellation=True`. An id that is none is answered as `InvalidTaskIdError`.
+    how far it got in the `Last-Event-ID` header, or in the query as `last_event_id`. An `error` without `done` after
+    it, such as for an outage over `Retry.max_outage`, may get better: its `retry` makes the browser come back after
+    30 s, or as late as the service asks for, at most an hour.
+
+    A task's polls are shared by all its streams, and end when the last browser leaves: within a second, or at once
+    where the server is run with `handler_cancellation=True`. HEAD is answered without a body, and asks the service
+    nothing. An id that is none is answered as `InvalidTaskIdError`. Without `setup` it is a `RuntimeError`.
     """
+    checked_kind(kind)
 
     async def events(request: web.Request) -> web.StreamResponse:
         task_id = request.match_info["task_id"]
@@ -88,30 +96,54 @@ def task_events(*, authorize: Authorize) -> Callable[[web.Request], Awaitable[we
         if not is_allowed:
             raise web.HTTPForbidden
         last_event_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
-        stream = request.config_dict[_FEEDS].open(task_id, last_event_id)
+        stream = _feeds(request).open(kind, task_id, last_event_id)
         if stream is None:
             return web.Response(status=204, headers=sse.HEADERS)
         response = web.StreamResponse(headers={"Content-Type": sse.CONTENT_TYPE, **sse.HEADERS})
-        _close_when_gone(request, stream)
-        try:
-            await response.prepare(request)
-            async for chunk in stream:
-                await response.write(chunk)
-            await response.write_eof()
-        except ConnectionError:
-            pass  # the browser has gone
-        finally:
-            stream.close()
+        if request.method == "HEAD":
+            return response
+        with _closed_when_gone(request, stream):
+            try:
+                await response.prepare(request)
+                async for chunk in stream:
+                    await stream.written(response.write(chunk))
+                await stream.written(response.write_eof())
+            except ConnectionError:
+                pass  # the browser has gone
+            except TimeoutError:
+                # The application stops, and what the browser doesn't read would keep the server.
+                if request.transport is not None:
+                    request.transport.abort()
         return response
 
     return events
 
 
-def _close_when_gone(request: web.Request, stream: Stream) -> None:
-    if request.transport is None:
+@contextmanager
+def _closed_when_gone(request: web.Request, stream: Stream) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        if request.transport is None:
+            stream.close()
+        else:
+            timer = loop.call_later(_LOOK, look)
+
+    timer = loop.call_later(_LOOK, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
         stream.close()
-    elif not stream.is_closed:
-        asyncio.get_running_loop().call_later(_LOOK, _close_when_gone, request, stream)
+
+
+def _feeds(request: web.Request) -> Feeds:
+    feeds = request.config_dict.get(_FEEDS)
+    if feeds is None:
+        raise RuntimeError("this application has no client: give it setup(app), see distribute_async")
+    return feeds
 
 
 @web.middleware
@@ -120,11 +152,14 @@ async def error_middleware(
 ) -> web.StreamResponse:
     """Answer our errors with a fitting status code and a problem (RFC 9457) in fixed words; see `setup`.
 
-    What the service said stays here. 5xx are logged under `distribute_async.integrations`.
+    What the service said stays here. 5xx are logged under `distribute_async.integrations`. Where the response has
+    begun already there is no other one: the error goes on to the server, which logs it and cuts the connection.
     """
     try:
         return await handler(request)
     except DistributeError as error:
+        if request.writer.output_size > 0:
+            raise
         problem = logged_problem_of(error)
         return web.Response(
             body=problem.body, status=problem.status, content_type=CONTENT_TYPE, headers=dict(problem.headers)

@@ -248,7 +248,7 @@ async def test_one_comes_as_the_other_goes(emulator: Emulator, make_client: Make
     async with make_client() as client:
         feeds = _feeds.Feeds(client)
         for asked in range(4):
-            stream = feeds.open(task_id, None)
+            stream = feeds.open("chat", task_id, None)
             assert stream is not None
             assert await anext(stream) == b"retry: 2000\n\n"
             while len(emulator.requests) <= asked:  # noqa: ASYNC110 - it sets no event of ours
