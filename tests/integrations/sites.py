@@ -50,6 +50,7 @@ class Site:
 def listening_socket(port: int = 0) -> socket.socket:
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)  # so that who doesn't read is soon noticed
     listening.bind(("127.0.0.1", port))
     listening.listen(1024)
     listening.setblocking(False)
@@ -83,9 +84,10 @@ async def fastapi_site(make_client: MakeClient, *, port: int = 0, with_middlewar
 
 
 @asynccontextmanager
-async def serve_fastapi(app: FastAPI, port: int = 0) -> AsyncIterator[Site]:
+async def serve_fastapi(app: FastAPI, port: int = 0, *, shutdown_timeout: int | None = None) -> AsyncIterator[Site]:
     with listening_socket(port) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=shutdown_timeout)
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         while not server.started:  # noqa: ASYNC110 - it sets no event of ours
             await asyncio.sleep(0.01)
@@ -93,7 +95,8 @@ async def serve_fastapi(app: FastAPI, port: int = 0) -> AsyncIterator[Site]:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
                 yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", session)
         finally:
-            app.state.distribute_feeds.stop()  # as at a signal, which would end the tests as well
+            if hasattr(app.state, "distribute_feeds"):
+                app.state.distribute_feeds.stop()  # as at a signal, which would end the tests as well
             server.should_exit = True
             await serving
 

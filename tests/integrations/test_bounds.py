@@ -1,0 +1,262 @@
+"""What the integrations keep, and what they leave behind: bounded, and nothing. On both frameworks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from distribute_async import DistributeClient
+from distribute_async.emulator import Emulator
+from distribute_async.integrations import _feeds
+from distribute_async.integrations import fastapi as on_fastapi
+from tests.integrations.sites import MakeSite, Site, aiohttp_site, serve_fastapi
+from tests.integrations.test_streams import LIFE, STORY, assert_silence
+from tests.waiting import now, timers
+
+MakeClient = Callable[[], DistributeClient]
+
+
+async def story(site: Site, task_id: str) -> list[str]:
+    """What a browser that comes for the first time is told."""
+    async with site.events(task_id) as source:
+        return await source.all()
+
+
+@pytest.mark.looptime
+async def test_only_the_newest_events_are_kept(
+    emulator: Emulator, make_client: MakeClient, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a task that goes back and forth for ever the newest events are kept, and who is there is told them all."""
+    monkeypatch.setattr(_feeds, "KEPT_EVENTS", 10)
+    path = ["QUEUED", "POSTPONED"] * 12
+    task_id = emulator.add_task([(12.0 * n, status) for n, status in enumerate([*path, "COMPLETED"])])
+    async with make_site(make_client) as site, asyncio.timeout(4000):
+        assert await story(site, task_id) == [*path, "COMPLETED", "result", "done"]
+        assert await story(site, task_id) == [*path[-7:], "COMPLETED", "result", "done"]
+
+
+@pytest.mark.looptime
+async def test_feeds_that_were_used_last_are_kept(
+    emulator: Emulator, make_client: MakeClient, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tasks that nobody follows now those are kept that somebody looked at last."""
+    monkeypatch.setattr(_feeds, "KEPT_FEEDS", 2)
+    one, two, three = (emulator.add_task([(0, "COMPLETED")]) for _ in range(3))
+    async with make_site(make_client) as site:
+        for task_id in (one, two, one, three):
+            await story(site, task_id)
+        asked = len(emulator.requests)
+        assert asked == 3
+        await story(site, one)
+        assert len(emulator.requests) == asked
+        await story(site, two)
+        assert len(emulator.requests) == asked + 1
+
+
+@pytest.mark.looptime
+async def test_long_answers_are_kept_within_bounds(
+    emulator: Emulator, make_client: MakeClient, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is bounded in bytes, too: of long answers fewer are kept than of short ones."""
+    monkeypatch.setattr(_feeds, "KEPT_BYTES", 100_000, raising=False)
+    tasks = [emulator.add_task([(0, "COMPLETED")], text="x" * 30_000) for _ in range(5)]
+    async with make_site(make_client) as site:
+        for task_id in tasks:
+            await story(site, task_id)
+        assert len(emulator.requests) == 5
+        for task_id in reversed(tasks[2:]):
+            await story(site, task_id)
+        assert len(emulator.requests) == 5
+        await story(site, tasks[0])
+        assert len(emulator.requests) == 6
+
+
+@pytest.mark.looptime
+async def test_who_is_there_is_told_what_is_not_kept(
+    emulator: Emulator, make_client: MakeClient, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is longer than all that may be kept reaches those who are there, by one poll sequence."""
+    monkeypatch.setattr(_feeds, "KEPT_BYTES", 10_000, raising=False)
+    task_id = emulator.add_task(LIFE, text="x" * 30_000)
+    async with make_site(make_client) as site, AsyncExitStack() as stack:
+        sources = [await stack.enter_async_context(site.events(task_id)) for _ in range(3)]
+        assert await asyncio.gather(*(source.all() for source in sources)) == [STORY] * 3
+
+
+@pytest.mark.looptime
+async def test_no_timer_is_left(emulator: Emulator, make_client: MakeClient, make_site: MakeSite) -> None:
+    """With the browsers go the timers of heartbeats and of looks whether they are there."""
+    task_id = emulator.add_task(LIFE)
+    async with make_site(make_client) as site:
+        async with site.events(task_id) as source:
+            await source.until("POSTPONED")
+        async with site.events(task_id) as source:
+            await source.all()
+        await asyncio.sleep(0.2)
+        rooms = [str(timer._callback.__module__) for timer in timers()]  # type: ignore[attr-defined]
+        assert [room for room in rooms if room.startswith("distribute_async.integrations")] == []
+
+
+def asgi_scope(path: str, method: str = "GET") -> dict[str, Any]:
+    """A request as a server gives it to an application."""
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1"}
+    scope |= {"path": path, "raw_path": path.encode(), "query_string": b"", "headers": [], "scheme": "http"}
+    return scope | {"method": method}
+
+
+async def ignored(_message: Any) -> None:
+    """Sends nothing anywhere."""
+
+
+async def nobody_leaves() -> dict[str, Any]:
+    """What a server says of a browser that stays."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("a mistake of the server")])
+async def test_a_browser_that_cannot_be_sent_anything(
+    emulator: Emulator, make_client: MakeClient, error: Exception
+) -> None:
+    """Where sending fails the stream is closed, and nothing is polled for it any more, whatever the failure."""
+    app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
+    app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
+
+    async def send(message: Any) -> None:
+        if b"QUEUED" in message.get("body", b""):
+            raise error
+
+    async with on_fastapi.lifespan(make_client)(app):
+        serving = asyncio.create_task(app(asgi_scope(f"/{emulator.add_task(LIFE)}"), nobody_leaves, send))
+        [ended] = await asyncio.gather(serving, return_exceptions=True)
+        assert ended is (None if isinstance(error, OSError) else error)
+        await assert_silence(emulator)
+
+
+@pytest.mark.looptime
+async def test_a_server_that_breaks_off_listening(emulator: Emulator, make_client: MakeClient) -> None:
+    """Where a server can't say any more whether the browser is there, the stream ends."""
+    app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
+    app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(10)
+        raise asyncio.CancelledError
+
+    async with on_fastapi.lifespan(make_client)(app), asyncio.timeout(1000):
+        await app(asgi_scope(f"/{emulator.add_task([(0, 'QUEUED')])}"), receive, ignored)
+        await assert_silence(emulator)
+
+
+@pytest.mark.looptime
+async def test_the_signal_handlers_are_put_back(emulator: Emulator, make_client: MakeClient) -> None:
+    """A signal ends the streams and reaches who minded it before; afterwards that one minds it alone again."""
+    told: list[int] = []
+
+    def mine(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+
+    before = {number: signal.signal(number, mine) for number in (signal.SIGINT, signal.SIGTERM)}
+    app = FastAPI()
+    app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
+    try:
+        async with on_fastapi.lifespan(make_client)(app):
+            assert signal.getsignal(signal.SIGTERM) is not mine
+            serving = asyncio.create_task(app(asgi_scope(f"/{emulator.add_task(LIFE)}"), nobody_leaves, ignored))
+            await asyncio.sleep(3)
+            assert not serving.done()
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.1)
+            assert serving.done()
+        assert [signal.getsignal(number) for number in before] == [mine, mine]
+        assert told == [signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@asynccontextmanager
+async def unread(site: Site, path: str) -> AsyncIterator[None]:
+    """A browser that asks for a stream and reads nothing of it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        host, _, port = site.url.removeprefix("http://").rpartition(":")
+        await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nX-User: owner\r\n\r\n"
+        await asyncio.get_running_loop().sock_sendall(connection, request.encode())
+        yield
+
+
+@asynccontextmanager
+async def bounded_fastapi_site(make_client: MakeClient) -> AsyncIterator[Site]:
+    """With the option that uvicorn needs."""
+    app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
+    app.get("/tasks/{task_id}/events")(on_fastapi.task_events(authorize=on_fastapi.anyone))
+    async with serve_fastapi(app, shutdown_timeout=3) as site:
+        yield site
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("make_site", [aiohttp_site, bounded_fastapi_site])
+async def test_a_browser_that_never_reads(emulator: Emulator, make_client: MakeClient, make_site: MakeSite) -> None:
+    """A browser that takes nothing of what it asked for doesn't keep the server from stopping."""
+    task_id = emulator.add_task([(0, "QUEUED"), (3, "COMPLETED")], text="x" * 900_000)
+    async with AsyncExitStack() as browsers:
+        async with make_site(make_client) as site:
+            await browsers.enter_async_context(unread(site, f"/tasks/{task_id}/events"))
+            async with site.events(task_id) as source:
+                assert await source.all() == ["QUEUED", "COMPLETED", "result", "done"]
+            await asyncio.sleep(1)
+            began = now()
+        assert now() - began < 4
+    await assert_silence(emulator)
+
+
+@pytest.mark.looptime
+async def test_a_stream_that_cannot_be_written(emulator: Emulator, make_client: MakeClient) -> None:
+    """A stream that waits for its browser to read ends within a second or so of the application's stop."""
+    app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
+    app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
+
+    async def send(message: Any) -> None:
+        if b"QUEUED" in message.get("body", b""):
+            await asyncio.get_running_loop().create_future()
+
+    async with on_fastapi.lifespan(make_client)(app):
+        serving = asyncio.create_task(app(asgi_scope(f"/{emulator.add_task(LIFE)}"), nobody_leaves, send))
+        await asyncio.sleep(50)
+        app.state.distribute_feeds.stop()
+        await asyncio.sleep(0.5)
+        app.state.distribute_feeds.stop()  # a signal, and then another
+        await asyncio.sleep(0.6)
+        assert serving.done()
+        await assert_silence(emulator)
+
+
+@pytest.mark.looptime
+async def test_a_slow_browser_gets_the_rest_as_all_stops(emulator: Emulator, make_client: MakeClient) -> None:
+    """What is being written as the application stops is written, where the browser takes it."""
+    app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
+    app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0.7)
+        sent.append(message)
+
+    async with on_fastapi.lifespan(make_client)(app):
+        serving = asyncio.create_task(app(asgi_scope(f"/{emulator.add_task(LIFE)}"), nobody_leaves, send))
+        await asyncio.sleep(1.8)  # the head, the time to come back, and half of the first status
+        app.state.distribute_feeds.stop()
+        await serving
+        assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
