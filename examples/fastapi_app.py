@@ -13,7 +13,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from distribute_async.integrations.fastapi import Client, anyone, exception_handlers, task_events
+from distribute_async.integrations.fastapi import Client, anyone, event_route, exception_handlers, task_events
 from distribute_async.integrations.fastapi import lifespan as distribute_lifespan
 from examples import pages
 
@@ -28,7 +28,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 app = FastAPI(lifespan=lifespan, exception_handlers=exception_handlers)
 app.mount("/static", StaticFiles(directory=pages.STATIC))
 # A task's id is a random UUID that only its creator was given: here whoever knows it may see the task.
-app.get("/tasks/{task_id}/events")(task_events(authorize=anyone))
+app.get("/tasks/{task_id}/events", **event_route)(task_events(authorize=anyone))
 
 
 @app.get("/")

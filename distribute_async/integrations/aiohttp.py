@@ -17,8 +17,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -102,7 +101,7 @@ def task_events(*, authorize: Authorize, kind: Kind = "chat") -> Callable[[web.R
         response = web.StreamResponse(headers={"Content-Type": sse.CONTENT_TYPE, **sse.HEADERS})
         if request.method == "HEAD":
             return response
-        with _closed_when_gone(request, stream):
+        with _ClosedInTheEnd(stream, request):
             try:
                 await response.prepare(request)
                 async for chunk in stream:
@@ -119,24 +118,27 @@ def task_events(*, authorize: Authorize, kind: Kind = "chat") -> Callable[[web.R
     return events
 
 
-@contextmanager
-def _closed_when_gone(request: web.Request, stream: Stream) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
+class _ClosedInTheEnd:
+    """Closes a stream, at the latest once its browser has gone: the server need not say so."""
 
-    def look() -> None:
-        nonlocal timer
-        if request.transport is None:
-            stream.close()
+    def __init__(self, stream: Stream, request: web.Request) -> None:
+        self._stream = stream
+        self._request = request
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        self._look()
+
+    def __exit__(self, *_error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stream.close()
+
+    def _look(self) -> None:
+        if self._request.transport is None:
+            self._stream.close()
         else:
-            timer = loop.call_later(_LOOK, look)
-
-    timer = loop.call_later(_LOOK, look)
-    try:
-        yield
-    finally:
-        timer.cancel()
-        stream.close()
+            self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
 
 def _feeds(request: web.Request) -> Feeds:

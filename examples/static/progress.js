@@ -70,6 +70,7 @@ class TaskView {
 
   connection(isUp) {
     this.now.classList.toggle("lost", !isUp);
+    if (isUp) this.problem.textContent = ""; // what was told before the connection ended may be over
     if (isUp) this.summarize();
     else this.say("Connection lost. Trying again …");
   }

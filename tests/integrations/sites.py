@@ -142,3 +142,23 @@ async def serve_aiohttp(
 
 
 MakeSite = Callable[..., AbstractAsyncContextManager[Site]]
+
+
+# An application without a server: what a server would give it.
+
+
+def asgi_scope(path: str, method: str = "GET") -> dict[str, Any]:
+    """A request as a server gives it to an application."""
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1"}
+    scope |= {"path": path, "raw_path": path.encode(), "query_string": b"", "headers": [], "scheme": "http"}
+    return scope | {"method": method}
+
+
+async def ignored(_message: Any) -> None:
+    """Sends nothing anywhere."""
+
+
+async def nobody_leaves() -> dict[str, Any]:
+    """What a server says of a browser that stays."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError

@@ -17,7 +17,7 @@ from distribute_async import DistributeClient
 from distribute_async.emulator import Emulator
 from distribute_async.integrations import _feeds
 from distribute_async.integrations import fastapi as on_fastapi
-from tests.integrations.sites import MakeSite, Site, aiohttp_site, serve_fastapi
+from tests.integrations.sites import MakeSite, Site, aiohttp_site, asgi_scope, ignored, nobody_leaves, serve_fastapi
 from tests.integrations.test_streams import LIFE, STORY, assert_silence
 from tests.waiting import now, timers
 
@@ -105,34 +105,18 @@ async def test_no_timer_is_left(emulator: Emulator, make_client: MakeClient, mak
         assert [room for room in rooms if room.startswith("distribute_async.integrations")] == []
 
 
-def asgi_scope(path: str, method: str = "GET") -> dict[str, Any]:
-    """A request as a server gives it to an application."""
-    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1"}
-    scope |= {"path": path, "raw_path": path.encode(), "query_string": b"", "headers": [], "scheme": "http"}
-    return scope | {"method": method}
-
-
-async def ignored(_message: Any) -> None:
-    """Sends nothing anywhere."""
-
-
-async def nobody_leaves() -> dict[str, Any]:
-    """What a server says of a browser that stays."""
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError
-
-
 @pytest.mark.looptime
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("a mistake of the server")])
+@pytest.mark.parametrize("part", [b"retry", b"QUEUED"])
 async def test_a_browser_that_cannot_be_sent_anything(
-    emulator: Emulator, make_client: MakeClient, error: Exception
+    emulator: Emulator, make_client: MakeClient, part: bytes, error: Exception
 ) -> None:
     """Where sending fails the stream is closed, and nothing is polled for it any more, whatever the failure."""
     app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
     app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
 
     async def send(message: Any) -> None:
-        if b"QUEUED" in message.get("body", b""):
+        if part in message.get("body", b""):
             raise error
 
     async with on_fastapi.lifespan(make_client)(app):
@@ -223,17 +207,24 @@ async def test_a_browser_that_never_reads(emulator: Emulator, make_client: MakeC
 
 
 @pytest.mark.looptime
-async def test_a_stream_that_cannot_be_written(emulator: Emulator, make_client: MakeClient) -> None:
+@pytest.mark.parametrize(
+    "is_stuck",
+    [lambda message: b"QUEUED" in message.get("body", b""), lambda message: message.get("body") == b""],
+    ids=["an event", "the end"],
+)
+async def test_a_stream_that_cannot_be_written(
+    emulator: Emulator, make_client: MakeClient, is_stuck: Callable[[Any], bool]
+) -> None:
     """A stream that waits for its browser to read ends within a second or so of the application's stop."""
     app = FastAPI(lifespan=on_fastapi.lifespan(make_client))
     app.get("/{task_id}")(on_fastapi.task_events(authorize=on_fastapi.anyone))
 
     async def send(message: Any) -> None:
-        if b"QUEUED" in message.get("body", b""):
+        if is_stuck(message):
             await asyncio.get_running_loop().create_future()
 
     async with on_fastapi.lifespan(make_client)(app):
-        serving = asyncio.create_task(app(asgi_scope(f"/{emulator.add_task(LIFE)}"), nobody_leaves, send))
+        serving = asyncio.create_task(app(asgi_scope(f"/{emulator.add_task([(0, 'QUEUED')])}"), nobody_leaves, send))
         await asyncio.sleep(50)
         app.state.distribute_feeds.stop()
         await asyncio.sleep(0.5)

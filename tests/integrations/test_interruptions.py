@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from distribute_async import DistributeClient, Pacing, Retry
 from distribute_async.emulator import Emulator, fault
 from distribute_async.integrations import _feeds
-from tests.integrations.sites import MakeSite
+from distribute_async.integrations import fastapi as on_fastapi
+from tests.integrations.eventsource import Parser
+from tests.integrations.sites import MakeSite, asgi_scope, ignored, nobody_leaves
 from tests.integrations.test_streams import LIFE, PATH, STORY, assert_silence
 
 MakeClient = Callable[[], DistributeClient]
@@ -160,6 +163,34 @@ async def test_a_forged_mark(emulator: Emulator, make_client: MakeClient, make_s
         assert (await answering).status == 200
         async with site.events(task_id, f"{10**14}-status-QUEUED") as forger:
             assert (await forger.all())[-2:] == ["result", "done"]
+
+
+@pytest.mark.looptime
+async def test_a_slow_reader_outlives_an_interruption(emulator: Emulator, make_impatient_client: MakeClient) -> None:
+    """A stream that was still being written when following began anew goes on, though who asked anew has gone."""
+    app = FastAPI(lifespan=on_fastapi.lifespan(make_impatient_client))
+    events = on_fastapi.task_events(authorize=on_fastapi.anyone)
+    app.api_route("/{task_id}", methods=["GET", "HEAD"])(events)
+    path = f"/{emulator.add_task([(0, 'QUEUED'), (100, 'COMPLETED')])}"
+    read_on, parser = asyncio.Event(), Parser()
+    told: list[str] = []
+
+    async def send(message: Any) -> None:
+        messages = parser.feed(message.get("body", b""))
+        told.extend(message.brief for message in messages)
+        if messages:
+            await read_on.wait()
+
+    async with on_fastapi.lifespan(make_impatient_client)(app), asyncio.timeout(4000):
+        serving = asyncio.create_task(app(asgi_scope(path), nobody_leaves, send))
+        await asyncio.sleep(1)
+        emulator.down = fault.status(500)
+        await asyncio.sleep(60)
+        emulator.down = None
+        await app(asgi_scope(path, "HEAD"), nobody_leaves, ignored)
+        read_on.set()
+        await serving
+        assert told == ["QUEUED", "COMPLETED", "result", "done"]
 
 
 @pytest.mark.looptime
