@@ -77,11 +77,17 @@ class Problem:
     error: str
     status: HTTPStatus
     detail: str
+    #: The field of the request that isn't right, where it is known.
+    parameter: str | None = None
     headers: Mapping[str, str] = field(factory=dict[str, str])
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON object: RFC 9457's `title`, `status` and `detail`, and the name of the error's class as `error`."""
-        return {"title": self.status.phrase, "status": self.status.value, "detail": self.detail, "error": self.error}
+        """The JSON object: RFC 9457's `title`, `status` and `detail`, and the name of the error's class as `error`.
+
+        Also the field that isn't right as `parameter`, where it is known.
+        """
+        told = {"title": self.status.phrase, "status": self.status.value, "detail": self.detail, "error": self.error}
+        return told if self.parameter is None else {**told, "parameter": self.parameter}
 
     @property
     def body(self) -> bytes:
@@ -97,7 +103,9 @@ def problem_of(error: DistributeError) -> Problem:
     told = error.last_error if isinstance(error, WaitTimeoutError) else error
     pause = told.retry_after if isinstance(told, APIStatusError) else None
     headers = {} if pause is None else {"Retry-After": str(math.ceil(pause))}
-    return Problem(error=type(error).__name__, status=status, detail=detail, headers=headers)
+    # Of other errors it may be a setting of this application, which is nobody else's business.
+    parameter = getattr(error, "parameter", None) if status == HTTPStatus.UNPROCESSABLE_ENTITY else None
+    return Problem(error=type(error).__name__, status=status, detail=detail, parameter=parameter, headers=headers)
 
 
 def logged_problem_of(error: DistributeError) -> Problem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import quote
@@ -65,13 +66,17 @@ class Mark:
     at: int
     #: "status", "result", "error" or "done".
     kind: str
-    #: The status, percent-encoded and cut to a bearable length; empty where none was reached yet.
+    #: The status, percent-encoded; empty where none was reached yet. A long one is cut, and ends in its checksum.
     label: str
 
     @classmethod
     def of(cls, at: int, kind: str, status: str | None) -> Self:
         """The mark of an event."""
-        return cls(at, kind, quote(status or "", safe="", errors="replace")[:_LONGEST_LABEL])
+        label = quote(status or "", safe="", errors="replace")
+        if len(label) > _LONGEST_LABEL:
+            checksum = f"~{zlib.crc32(label.encode()):08x}"
+            label = label[: _LONGEST_LABEL - len(checksum)] + checksum
+        return cls(at, kind, label)
 
     @classmethod
     def parse(cls, text: str | None) -> Self | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 
 import pytest
 
@@ -29,6 +30,7 @@ from distribute_async import (
     TaskStatus,
     WaitTimeoutError,
 )
+from distribute_async.integrations import _problems
 from distribute_async.integrations._problems import logged_problem_of, problem_of
 
 SECRET = "5ec2e7c0ffee5ec2e7c0ffee5ec2e7c0 https://inner.example"
@@ -90,6 +92,22 @@ def test_no_error_is_forgotten() -> None:
 def test_a_known_pause_is_passed_on(error: DistributeError, retry_after: str) -> None:
     """Where the service says when to come back, so do we, in whole seconds."""
     assert problem_of(error).headers == {"Retry-After": retry_after}
+
+
+@pytest.mark.parametrize(("status", "named"), [(422, {"parameter": "messages"}), (400, {}), (500, {})])
+def test_the_field_that_is_not_right_is_named(
+    monkeypatch: pytest.MonkeyPatch, status: int, named: dict[str, str]
+) -> None:
+    """Where a request can't be right its answer names the field; no other answer names what an error does."""
+
+    class FieldError(DistributeError):
+        parameter = "messages"
+
+    row = FieldError, (HTTPStatus(status), "Words of ours.")
+    monkeypatch.setattr(_problems, "_PROBLEMS", [row, *_problems._PROBLEMS])
+    told = problem_of(FieldError(SECRET)).to_dict()
+    assert {name: told[name] for name in told.keys() & {"parameter"}} == named
+    assert (told["status"], told["detail"]) == (status, "Words of ours.")
 
 
 def test_what_is_no_mistake_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -382,6 +382,21 @@ async def test_a_status_that_nobody_knows(emulator: Emulator, make_client: MakeC
 
 
 @pytest.mark.looptime
+async def test_statuses_that_begin_alike(emulator: Emulator, make_client: MakeClient, make_site: MakeSite) -> None:
+    """Long statuses that differ at their ends alone are two statuses, also to a server that a browser comes back to."""
+    one, two = "\u4e2d" * 20 + "1", "\u4e2d" * 20 + "2"
+    task_id = emulator.add_task([(0, one), (9, two), (18, "COMPLETED")])
+    async with make_site(make_client) as site, site.events(task_id) as source:
+        await source.until(one)
+        mark = source.parser.last_event_id
+        await source.until(two)
+        assert await source.all() == [one, two, "COMPLETED", "result", "done"]
+    task_id = emulator.add_task([(0, two), (9, "COMPLETED")])
+    async with make_site(make_client) as site, site.events(task_id, mark) as source:
+        assert await source.all() == [two, "COMPLETED", "result", "done"]
+
+
+@pytest.mark.looptime
 async def test_a_server_that_stops(emulator: Emulator, make_client: MakeClient, make_site: MakeSite) -> None:
     """A server that stops ends its streams without a word, so that the browsers come back to the next one."""
     task_id = emulator.add_task(LIFE)
