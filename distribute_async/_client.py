@@ -320,9 +320,10 @@ class DistributeClient:
 
         Raises `ConfigurationError` for a kind that there isn't.
         """
-        if kind not in KINDS:
+        found = KINDS.get(kind) if isinstance(kind, str) else None
+        if found is None:
             raise ConfigurationError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        return Tasks(self, KINDS[kind])
+        return Tasks(self, found)
 
     def stats(self) -> Stats:
         """What this client is doing now and has done since its first use; of its own, without any telemetry."""

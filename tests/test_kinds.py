@@ -67,6 +67,22 @@ async def fetched(kind: str, said: Any) -> Any:
         return await getattr(client, kind).fetch(ID)
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize("kind", ["chat", "images", "speech"])
+async def test_a_kind_by_its_name(emulator: Emulator, client: DistributeClient, kind: str) -> None:
+    """The tasks of a kind can be had by its name, as by the client's attribute of that name."""
+    task_id = emulator.add_task(DONE, kind=kind)
+    assert await client.tasks(kind).wait_for_result(task_id) == await getattr(client, kind).fetch(task_id)
+    assert repr(client.tasks(kind)) == repr(getattr(client, kind))
+
+
+@pytest.mark.parametrize("kind", ["pictures", "", "CHAT", None, []])
+async def test_a_name_of_no_kind(client: DistributeClient, kind: Any) -> None:
+    """A kind that there isn't is refused with the names of those that there are."""
+    with pytest.raises(ConfigurationError, match="kind must be one of chat, images, speech, not "):
+        client.tasks(kind)
+
+
 # A fourth kind: this much, and nothing else.
 
 

@@ -86,8 +86,11 @@ class Problem:
 
         Also the field that isn't right as `parameter`, where it is known.
         """
-        told = {"title": self.status.phrase, "status": self.status.value, "detail": self.detail, "error": self.error}
-        return told if self.parameter is None else {**told, "parameter": self.parameter}
+        told: dict[str, object] = {"title": self.status.phrase, "status": self.status.value, "detail": self.detail}
+        told["error"] = self.error
+        if self.parameter is not None:
+            told["parameter"] = self.parameter
+        return told
 
     @property
     def body(self) -> bytes:
