@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
-from distribute_async import DistributeClient
+from distribute_async import ChatResult, DistributeClient
 from distribute_async.emulator import Emulator
 from distribute_async.integrations import _feeds
 from distribute_async.integrations import fastapi as on_fastapi
@@ -59,6 +60,37 @@ async def test_feeds_that_were_used_last_are_kept(
         assert len(emulator.requests) == asked
         await story(site, two)
         assert len(emulator.requests) == asked + 1
+
+
+@pytest.mark.looptime
+async def test_a_feed_is_kept_from_when_it_was_left(
+    emulator: Emulator, make_client: MakeClient, make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a browser was told for long is kept when it leaves, though others came and went meanwhile."""
+    monkeypatch.setattr(_feeds, "KEPT_FEEDS", 2)
+    task_id = emulator.add_task(LIFE)
+    async with make_site(make_client) as site:
+        async with site.events(task_id) as source:
+            await source.until("CREATED")
+            for _ in range(3):
+                await story(site, emulator.add_task([(0, "COMPLETED")]))
+            await source.until("QUEUED")
+        await asyncio.sleep(0.2)
+        assert await story(site, task_id) == STORY
+
+
+@pytest.mark.looptime
+async def test_an_answer_is_kept_once(emulator: Emulator, make_client: MakeClient, make_site: MakeSite) -> None:
+    """Of a task that is over the events alone are kept, not the answer that they were made from as well."""
+    text = "Once, and in bytes."
+    task_id = emulator.add_task(LIFE, text=text)
+    async with make_site(make_client) as site:
+        await story(site, task_id)
+        gc.collect()
+        assert [answer for answer in gc.get_objects() if type(answer) is ChatResult and answer.text == text] == []
+        asked = len(emulator.requests)
+        assert await story(site, task_id) == STORY
+        assert len(emulator.requests) == asked
 
 
 @pytest.mark.looptime
@@ -169,7 +201,7 @@ async def test_the_signal_handlers_are_put_back(emulator: Emulator, make_client:
 
 
 @asynccontextmanager
-async def unread(site: Site, path: str) -> AsyncIterator[None]:
+async def unread(site: Site, path: str) -> AsyncIterator[socket.socket]:
     """A browser that asks for a stream and reads nothing of it."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -178,7 +210,7 @@ async def unread(site: Site, path: str) -> AsyncIterator[None]:
         await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
         request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nX-User: owner\r\n\r\n"
         await asyncio.get_running_loop().sock_sendall(connection, request.encode())
-        yield
+        yield connection
 
 
 @asynccontextmanager
@@ -204,6 +236,22 @@ async def test_a_browser_that_never_reads(emulator: Emulator, make_client: MakeC
             began = now()
         assert now() - began < 4
     await assert_silence(emulator)
+
+
+@pytest.mark.looptime
+async def test_the_connection_of_who_never_reads(emulator: Emulator, make_client: MakeClient) -> None:
+    """On aiohttp.web what a browser hasn't taken when the application stops is not kept for it any longer."""
+    length = 900_000
+    task_id = emulator.add_task([(0, "COMPLETED")], text="x" * length)
+    async with AsyncExitStack() as browsers:
+        async with aiohttp_site(make_client) as site:
+            browser = await browsers.enter_async_context(unread(site, f"/tasks/{task_id}/events"))
+            await asyncio.sleep(3)
+        taken = 0
+        with suppress(ConnectionResetError):
+            while part := await asyncio.get_running_loop().sock_recv(browser, 65_536):
+                taken += len(part)
+        assert taken < length
 
 
 @pytest.mark.looptime

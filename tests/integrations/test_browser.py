@@ -15,9 +15,12 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from distribute_async.emulator import Emulator
+from distribute_async.emulator import Emulator, fault
+from distribute_async.integrations import _feeds
+from examples import fastapi_app
 from tests.integrations.pages import blocks
 from tests.integrations.processes import COMMANDS, Example, example
+from tests.integrations.sites import serve_fastapi
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 FLAGS = [
@@ -171,6 +174,25 @@ async def test_a_killed_and_restarted_server(meanwhile: str, page: Page, app: Ex
     await task.go("PROCESSING", "COMPLETED", on=page)
     await expect(page.locator("#answer")).to_have_text("Worth the wait.")
     assert await statuses(page) == task.seen == ["CREATED", "QUEUED", "PROCESSING", "COMPLETED"]
+
+
+async def test_an_interruption(page: Page, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page says what interrupts its task, comes back at the time it was told, and goes on without a word of it."""
+    monkeypatch.setattr(_feeds, "RETRY_AFTER_ERROR", 500)
+    monkeypatch.setenv("DISTRIBUTE_API_KEY", emulator.api_key)
+    monkeypatch.setenv("DISTRIBUTE_BASE_URL", emulator.base_url)
+    task = Scripted(emulator)
+    async with serve_fastapi(fastapi_app.app) as site:
+        await page.goto(f"{site.url}/tasks/{task.id}")
+        await task.go("CREATED", "QUEUED", on=page)
+        emulator.down = fault.status(302)
+        await expect(page.get_by_role("alert")).to_contain_text("didn't answer as it should")
+        emulator.down = None
+        await task.go("PROCESSING", on=page)
+        await expect(page.get_by_role("alert")).to_be_empty()
+        await task.go("COMPLETED", on=page)
+        await expect(page.locator("#answer")).to_have_text("Worth the wait.")
+        assert await statuses(page) == task.seen == ["CREATED", "QUEUED", "PROCESSING", "COMPLETED"]
 
 
 async def _refuse_once(app: Example) -> None:

@@ -166,6 +166,16 @@ async def test_a_forged_mark(emulator: Emulator, make_client: MakeClient, make_s
 
 
 @pytest.mark.looptime
+async def test_a_server_whose_clock_is_behind(emulator: Emulator, make_client: MakeClient, make_site: MakeSite) -> None:
+    """A browser from a server whose clock is ahead is told all that comes from now on, also beside others."""
+    task_id = emulator.add_task(LIFE)
+    async with make_site(make_client) as site, site.events(task_id) as other, asyncio.timeout(4000):
+        await other.until("CREATED")
+        async with site.events(task_id, f"{_feeds.unix_time() + 30_000}-status-CREATED") as source:
+            assert await source.all() == STORY[1:]
+
+
+@pytest.mark.looptime
 async def test_a_slow_reader_outlives_an_interruption(emulator: Emulator, make_impatient_client: MakeClient) -> None:
     """A stream that was still being written when following began anew goes on, though who asked anew has gone."""
     app = FastAPI(lifespan=on_fastapi.lifespan(make_impatient_client))
