@@ -79,7 +79,7 @@ async def test_a_kind_by_its_name(emulator: Emulator, client: DistributeClient, 
 @pytest.mark.parametrize("kind", ["pictures", "", "CHAT", None, []])
 async def test_a_name_of_no_kind(client: DistributeClient, kind: Any) -> None:
     """A kind that there isn't is refused with the names of those that there are."""
-    with pytest.raises(ConfigurationError, match="kind must be one of chat, images, speech, not "):
+    with pytest.raises(ValueError, match="kind must be one of chat, images, speech, not "):
         client.tasks(kind)
 
 
