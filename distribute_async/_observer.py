@@ -62,6 +62,8 @@ class ObservedEnding:
     task_id: str | None
     #: What it ended in, beside the outcome "error".
     error: DistributeError | None
+    #: Whether it is a create that may have made a task whose id nobody knows; so is one cancelled after it was sent.
+    is_uncertain: bool
     #: The newest answer, None before the first and for a create. It holds what the model said.
     result: TaskResult | None
     #: Seconds of loop time since it began.
@@ -210,6 +212,10 @@ class Followed(Protocol):
     def result(self) -> TaskResult | None:
         """The newest answer."""
 
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it is a create that may have made a task whose id nobody knows."""
+
 
 class Telemetry:
     """An observer, told with care: whatever it raises is logged once for each of its methods, and goes no further."""
@@ -298,6 +304,7 @@ class Hearing:
             outcome=outcome,
             task_id=task_id,
             error=error,
+            is_uncertain=self._task.is_uncertain,
             result=result,
             elapsed=self._loop.time() - self._wait.started,
             attempts=self._task.attempts - self._attempts,

@@ -16,7 +16,7 @@ from distribute_async._fair_queue import Priority
 from distribute_async._models import R, Transition, task_id_text
 from distribute_async._observer import Trace
 from distribute_async._status import TaskStatus
-from distribute_async._walk import Wait, Walk
+from distribute_async._walk import Creation, Wait, Walk
 
 #: Transitions that a track keeps for slow readers and for `Watch.history`.
 HISTORY = 1_000
@@ -128,6 +128,11 @@ class Track(Generic[R]):
     def result(self) -> R | None:
         """The newest good answer."""
         return self.walk.result
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it is a create that may have made a task whose id nobody knows."""
+        return isinstance(self.walk, Creation) and self.walk.ending == "uncertain"
 
     @property
     def seen(self) -> int:

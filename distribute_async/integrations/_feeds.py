@@ -52,6 +52,9 @@ KEPT_EVENTS = 1_000
 
 #: Seconds in which a stream must be written once the application stops; a browser that takes nothing is cut off.
 STOP_GRACE = 1.0
+#: Seconds in which creates under way may come to their own end as the application stops: to cut one is not to know
+#: whether it made a task.
+CREATE_GRACE = 5.0
 
 #: Milliseconds after which a browser comes back where following its task ended before the task did. The service has
 #: had its `Retry.max_outage` by then, or answers what can't be understood: there is no hurry.
@@ -83,7 +86,7 @@ async def opened(make_client: Callable[[], DistributeClient]) -> AsyncGenerator[
             yield feeds
         finally:
             feeds.stop()
-            await client.close()
+            await client.close(grace=CREATE_GRACE)
 
 
 class Feeds:

@@ -64,6 +64,7 @@ INTERVAL = "distribute_async.last_interval"
 IS_CREATE = "distribute_async.is_create"
 IS_FETCH = "distribute_async.is_fetch"
 IS_PROBE = "distribute_async.is_probe"
+IS_UNCERTAIN = "distribute_async.is_uncertain"
 LINK = "distribute_async.link"
 OUTCOME = "distribute_async.outcome"
 POLLS = "distribute_async.polls"
@@ -203,6 +204,7 @@ class OpenTelemetryObserver(Observer):
             about[ERROR_TYPE] = type(ending.error).__name__
         self._count_good()
         if wait.is_create:
+            about[IS_UNCERTAIN] = ending.is_uncertain
             self._creates.record(ending.elapsed, about)
         else:
             self._active.add(-1, _about(wait.kind))

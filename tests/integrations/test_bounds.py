@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from distribute_async import ChatResult, DistributeClient
-from distribute_async.emulator import Emulator
+from distribute_async.emulator import Emulator, fault
 from distribute_async.integrations import _feeds
 from distribute_async.integrations import fastapi as on_fastapi
 from tests.integrations.sites import MakeSite, Site, aiohttp_site, asgi_scope, ignored, nobody_leaves, serve_fastapi
@@ -42,6 +42,25 @@ async def test_only_the_newest_events_are_kept(
     async with make_site(make_client) as site, asyncio.timeout(4000):
         assert await story(site, task_id) == [*path, "COMPLETED", "result", "done"]
         assert await story(site, task_id) == [*path[-7:], "COMPLETED", "result", "done"]
+
+
+@pytest.mark.looptime
+async def test_a_create_under_way_may_end_as_the_application_stops(
+    emulator: Emulator, make_client: MakeClient, make_site: MakeSite
+) -> None:
+    """The client of an application that stops lets a create that was sent tell its task."""
+    clients: list[DistributeClient] = []
+
+    def new_client() -> DistributeClient:
+        clients.append(make_client())
+        return clients[0]
+
+    emulator.faults.append(fault.delay(2.0))
+    async with make_site(new_client):
+        submitting = asyncio.create_task(clients[0].submit(model="m", messages=[{"role": "user", "content": "Hello!"}]))
+        await asyncio.sleep(0.5)
+    assert (await submitting).task_id
+    assert len(emulator.requests) == 1
 
 
 @pytest.mark.looptime

@@ -38,7 +38,7 @@ SECRET = "5ec2e7c0ffee5ec2e7c0ffee5ec2e7c0 https://inner.example"
 FAILED = ChatResult(status=TaskStatus.ERROR, created=1.0, model=SECRET)
 CASES: list[tuple[DistributeError, int]] = [
     (InvalidTaskIdError(SECRET), 400),
-    (InvalidRequestError(SECRET, SECRET), 422),
+    (InvalidRequestError(SECRET, "messages"), 422),
     (BadRequestError(400, SECRET), 400),
     (BadRequestError(422, SECRET), 400),
     (NotFoundError(404, SECRET), 404),

@@ -90,10 +90,25 @@ async def test_a_create_that_fails_is_told_too(
         await caught(client.submit(**CHAT), kind)
         ((_, ending),) = ears.ended
         assert (ending.outcome, type(ending.error), ending.task_id) == ("error", kind, None)
+        assert ending.is_uncertain == (ends == "uncertain")
         assert client.stats().creates == {ends: 1}
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == (ends == "uncertain")
     assert "the prompt" not in caplog.text
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("after", [0.0, 1.0])
+async def test_a_create_that_is_cancelled_is_uncertain_once_it_was_sent(after: float) -> None:
+    """Of a cancelled create an observer hears whether it may have made a task."""
+    ears = Ears()
+    async with MisbehavingServer(bad.silence()) as server, new_client(server.url, observer=ears) as client:
+        submitting = asyncio.create_task(client.submit(**CHAT))
+        await asyncio.sleep(after)
+        submitting.cancel()
+        await asyncio.wait([submitting])
+    ((_, ending),) = ears.ended
+    assert (ending.outcome, ending.is_uncertain, ending.task_id) == ("cancelled", after > 0, None)
 
 
 @pytest.mark.looptime

@@ -209,6 +209,7 @@ async def test_a_create_is_a_span(
     assert attributes(create) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "distribute_ai",
+        "distribute_async.is_uncertain": False,
         "server.address": "127.0.0.1",
         "server.port": server.port,
         "distribute_async.attempts": 2,
