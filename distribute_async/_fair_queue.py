@@ -41,7 +41,10 @@ class FairQueue(Generic[T]):
         return sum(map(len, self._waiting.values()))
 
     def __contains__(self, item: T) -> bool:
-        return any(item in waiting for waiting in self._waiting.values())
+        for waiting in self._waiting.values():  # noqa: SIM110 - a generator would cost more than the look-ups
+            if item in waiting:
+                return True
+        return False
 
     def __iter__(self) -> Iterator[T]:
         for waiting in self._waiting.values():
