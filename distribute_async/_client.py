@@ -105,23 +105,27 @@ class Tasks(Generic[P, R]):
         """
         return await Watch(_Look(self), checked_id(task_id), self._client.seconds(timeout))
 
-    def as_completed(self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW) -> TaskStream[Outcome[R]]:
+    def as_completed(
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
+    ) -> TaskStream[Outcome[R]]:
         """Follow many tasks: an `Outcome` of each as it ends, none lost. See `TaskStream`.
 
         `ids`: any iterable or async iterable of them, endless too; taken as there is room among the `window` that are
-        followed at once. `timeout`: seconds for each task from when it is taken, None for none. An error, a timeout
-        too, is the outcome of its task and doesn't end the others. Raises `ConfigurationError` for arguments that
-        can't work.
+        followed at once. `timeout`: seconds for each task from when it is taken, None for none; the client's by
+        default. An error, a timeout too, is the outcome of its task and doesn't end the others. Raises
+        `ConfigurationError` for arguments that can't work.
         """
-        return TaskStream(Completions(self, ids, timeout=timeout, window=window))
+        return TaskStream(Completions(self, ids, timeout=self._client.seconds(timeout), window=window))
 
-    def watch_many(self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW) -> TaskStream[Transition[R]]:
+    def watch_many(
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
+    ) -> TaskStream[Transition[R]]:
         """Follow many tasks: each `Transition` of any of them as it comes. Arguments as for `as_completed`.
 
         A task that ends in ERROR has that as its last transition. Where following a task ends early, the last one has
         the reason in `error`, and no status.
         """
-        return TaskStream(Changes(self, ids, timeout=timeout, window=window))
+        return TaskStream(Changes(self, ids, timeout=self._client.seconds(timeout), window=window))
 
     def follow(self, task_id: str, *, single: bool = False) -> tuple[Poller, Track[R]]:
         """For `Watch`: where to wait. Raises `ClientClosedError`."""
@@ -304,13 +308,13 @@ class DistributeClient:
         return await self.chat.fetch(task_id, timeout=timeout)
 
     def as_completed(
-        self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
     ) -> TaskStream[Outcome[ChatResult]]:
         """Short for `client.chat.as_completed`: see `Tasks.as_completed`."""
         return self.chat.as_completed(ids, timeout=timeout, window=window)
 
     def watch_many(
-        self, ids: Ids, *, timeout: float | None = None, window: int = WINDOW
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
     ) -> TaskStream[Transition[ChatResult]]:
         """Short for `client.chat.watch_many`: see `Tasks.watch_many`."""
         return self.chat.watch_many(ids, timeout=timeout, window=window)

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeGuard, TypeVar, cast
 
 from attrs import frozen
 
-from distribute_async._config import checked_count, wait_timeout
+from distribute_async._config import checked_count
 from distribute_async._errors import DistributeError, InvalidTaskIdError, TaskFailedError
 from distribute_async._ids import AT_ONCE, Id, Ids, Supply
 from distribute_async._models import Outcome, R, Transition
@@ -128,8 +128,9 @@ class Crowd(Generic[R, T]):
     #: Whether each transition is an item, or only each end.
     wants_all: bool
 
-    def __init__(self, source: Source[R], ids: Ids, *, timeout: float | None, window: int) -> None:
-        self.timeout = wait_timeout(timeout)
+    def __init__(self, source: Source[R], ids: Ids, *, timeout: float, window: int) -> None:
+        #: Seconds for each task from when it is taken; infinite for none.
+        self.timeout = timeout
         #: Nobody is suspended on the stream now.
         self.is_away = True
         #: Tracks whose polls came due meanwhile.

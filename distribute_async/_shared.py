@@ -69,9 +69,12 @@ class _SharedTasks:
         return client
 
 
+def _seconds(timeout: float | Default | None) -> float:
+    return DEFAULT_TIMEOUT if timeout is DEFAULT else wait_timeout(timeout)
+
+
 def _watch(task_id: str | uuid.UUID, timeout: float | Default | None, *, single: bool = False) -> Watch[ChatResult]:
-    seconds = DEFAULT_TIMEOUT if timeout is DEFAULT else wait_timeout(timeout)
-    return Watch(_SharedTasks(single=single), checked_id(task_id), seconds)
+    return Watch(_SharedTasks(single=single), checked_id(task_id), _seconds(timeout))
 
 
 def watch(
@@ -115,18 +118,30 @@ async def fetch(
 
 
 def as_completed(
-    ids: Ids, *, timeout: float | None = None, window: int = WINDOW, client: DistributeClient | None = None
+    ids: Ids,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    window: int = WINDOW,
+    client: DistributeClient | None = None,
 ) -> TaskStream[Outcome[ChatResult]]:
-    """Follow many chat tasks to their ends: see `Tasks.as_completed`. `client` as for `watch`."""
+    """Follow many chat tasks to their ends: see `Tasks.as_completed`.
+
+    `client` as for `watch`. `timeout`: seconds for each task from when it is taken, None for none; 600 by default, or
+    the client's.
+    """
     if client is not None:
         return client.as_completed(ids, timeout=timeout, window=window)
-    return TaskStream(Completions(_SharedTasks(), ids, timeout=timeout, window=window))
+    return TaskStream(Completions(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))
 
 
 def watch_many(
-    ids: Ids, *, timeout: float | None = None, window: int = WINDOW, client: DistributeClient | None = None
+    ids: Ids,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    window: int = WINDOW,
+    client: DistributeClient | None = None,
 ) -> TaskStream[Transition[ChatResult]]:
-    """Follow the transitions of many chat tasks: see `Tasks.watch_many`. `client` as for `watch`."""
+    """Follow the transitions of many chat tasks: see `Tasks.watch_many`. `client` and `timeout` as for `as_completed`."""
     if client is not None:
         return client.watch_many(ids, timeout=timeout, window=window)
-    return TaskStream(Changes(_SharedTasks(), ids, timeout=timeout, window=window))
+    return TaskStream(Changes(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))

@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from itertools import count, pairwise
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -28,6 +29,7 @@ from distribute_async import (
     Outcome,
     Retry,
     TaskFailedError,
+    TaskStream,
     Transition,
     WaitTimeoutError,
 )
@@ -141,7 +143,7 @@ async def test_an_id_given_twice_is_told_twice_and_asked_once(emulator: Emulator
 
 @pytest.mark.looptime
 async def test_the_timeout_is_each_tasks_own(emulator: Emulator, client: DistributeClient) -> None:
-    """A task is given up its timeout after it was taken, while the others go on; by default none is."""
+    """A task is given up its timeout after it was taken, while the others go on; with None none is."""
     first, second = (emulator.add_task(life((1000.0, "COMPLETED"))) for _ in range(2))
     began = now()
     ended = []
@@ -150,11 +152,40 @@ async def test_the_timeout_is_each_tasks_own(emulator: Emulator, client: Distrib
         assert outcome.error.elapsed == pytest.approx(5.0)
         ended.append((outcome.task_id, round(now() - began, 2)))
     assert ended == [(first, 5.0), (second, 10.0)]
-    [outcome] = await listed(client.as_completed([first]))
+    [outcome] = await listed(client.as_completed([first], timeout=None))
     assert outcome.error is None
     [outcome] = await listed(client.as_completed([OTHER_ID], timeout=0))
     assert isinstance(outcome.error, WaitTimeoutError)
     assert OTHER_ID not in {request.task_id for request in emulator.requests}
+
+
+async def elapsed_at_timeout(stream: TaskStream[Any]) -> float:
+    """The seconds after which the last task of a stream is given up."""
+    *_, last = await listed(stream)
+    assert isinstance(last.error, WaitTimeoutError)
+    return round(last.error.elapsed, 1)
+
+
+@pytest.mark.looptime
+async def test_the_default_timeout_is_the_clients(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the call names no timeout each task has the client's, 600 s without any; None means none here too."""
+    task_id = emulator.add_task(life())
+    hasty = DistributeClient(emulator.api_key, base_url=emulator.base_url, pacing=EVERY_SECOND, timeout=3)
+    async with hasty as client:
+        for follow in (client.as_completed, client.watch_many, client.chat.as_completed, client.chat.watch_many):
+            assert await elapsed_at_timeout(follow([task_id])) == 3
+            assert await elapsed_at_timeout(follow([task_id], timeout=5)) == 5
+        for follow in (distribute_async.as_completed, distribute_async.watch_many):
+            assert await elapsed_at_timeout(follow([task_id], client=client)) == 3
+            assert await elapsed_at_timeout(follow([task_id], client=client, timeout=5)) == 5
+        late = emulator.add_task(life((1000, "COMPLETED")))
+        [outcome] = await listed(client.as_completed([late], timeout=None))
+        assert outcome.error is None
+    monkeypatch.setenv("DISTRIBUTE_API_KEY", emulator.api_key)
+    monkeypatch.setenv("DISTRIBUTE_BASE_URL", emulator.base_url)
+    for follow in (distribute_async.as_completed, distribute_async.watch_many):
+        assert await elapsed_at_timeout(follow([task_id])) == 600
+        assert await elapsed_at_timeout(follow([task_id], timeout=5)) == 5
 
 
 @pytest.mark.looptime
