@@ -141,7 +141,7 @@ def watch_many(
     window: int = WINDOW,
     client: DistributeClient | None = None,
 ) -> TaskStream[Transition[ChatResult]]:
-    """Follow the transitions of many chat tasks: see `Tasks.watch_many`. `client` and `timeout` as for `as_completed`."""
+    """Follow the transitions of many chat tasks: see `Tasks.watch_many`. Arguments as for `as_completed`."""
     if client is not None:
         return client.watch_many(ids, timeout=timeout, window=window)
     return TaskStream(Changes(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))

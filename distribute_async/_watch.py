@@ -7,9 +7,9 @@ and leaving a loop early needs no clean-up, because nothing runs unless somebody
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from distribute_async._errors import DistributeError, TaskFailedError
 from distribute_async._models import R, Transition
@@ -17,6 +17,8 @@ from distribute_async._observer import Hearing
 from distribute_async._poller import Poller
 from distribute_async._status import TaskStatus
 from distribute_async._track import HISTORY, Track, closed
+
+T = TypeVar("T")
 
 
 class Source(Protocol[R]):
@@ -56,15 +58,24 @@ class _Suspension(asyncio.Future[None]):
         """Never: it is suspended as long as it waits."""
 
 
+def _status(transition: Transition[Any]) -> TaskStatus:
+    return cast("TaskStatus", transition.status)  # a track keeps no other ones
+
+
+def _whole(transition: Transition[R]) -> Transition[R]:
+    return transition
+
+
 class Watch(Generic[R]):
     """One task, followed to its end. Made by `client.watch(id)`; one object, three ways to use it.
 
     - `async for status in watch`: each change of status once, the first one seen included. Ends after the terminal
       status (ERROR too, without raising). There is one cursor: a second loop goes on where the first one stopped, and
-      two at once are a `RuntimeError`.
+      two at once are a `RuntimeError`. `async for transition in watch.transitions()` is the same with all that is known
+      of each change, on the same cursor.
     - `await watch`: the `ChatResult` (or the model of the kind of task); raises `TaskFailedError` where the task ended
       in ERROR. Repeatable, with the same ending; doesn't move the cursor.
-    - `result`, `status`, `history`: what is known now.
+    - `status`, `latest`, `result`, `history`: what is known now.
 
     Both ways of waiting raise `WaitTimeoutError` once the watch's timeout has passed, which starts at the first
     `await` or iteration and runs through the loop's body; the typed error that ends a wait otherwise
@@ -105,9 +116,15 @@ class Watch(Generic[R]):
         return self._task_id
 
     @property
-    def result(self) -> R | None:
-        """The newest answer, whatever its status; None before the first."""
+    def latest(self) -> R | None:
+        """The newest response, whatever its status; None before the first."""
         return None if self._track is None else self._track.walk.result
+
+    @property
+    def result(self) -> R | None:
+        """The result once the task is over, COMPLETED or ERROR; None until then, and where only the wait ended."""
+        latest = self.latest
+        return latest if latest is not None and latest.is_over else None
 
     @property
     def status(self) -> TaskStatus | None:
@@ -124,7 +141,18 @@ class Watch(Generic[R]):
     def __aiter__(self) -> Watch[R]:
         return self
 
-    async def __anext__(self) -> TaskStatus:
+    def __anext__(self) -> Coroutine[Any, Any, TaskStatus]:
+        return self.next_change(_status)
+
+    def transitions(self) -> AsyncIterator[Transition[R]]:
+        """Iterate over the changes as `Transition`s. It moves the watch's one cursor, and ends as an iteration does.
+
+        Needs no clean-up either: it is an object and no generator.
+        """
+        return _Transitions(self)
+
+    async def next_change(self, view: Callable[[Transition[R]], T]) -> T:
+        """What one step of an iteration gives: the next transition, seen in this way. For this library's own use."""
         if self._is_iterating:
             raise RuntimeError(
                 "this watch is being iterated already: a watch has one cursor, make another for another loop"
@@ -138,7 +166,7 @@ class Watch(Generic[R]):
             raise StopAsyncIteration
         # A reader that fell more than the kept history behind goes on with the oldest change that is kept.
         self._cursor = max(self._cursor, track.forgotten) + 1
-        return track.history[self._cursor - track.forgotten - 1].result.status  # type: ignore[union-attr]
+        return view(track.history[self._cursor - track.forgotten - 1])
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.last_word().__await__()
@@ -229,3 +257,18 @@ class Watch(Generic[R]):
         if self._poller is None or self._track is None:
             return error.told(task_id=self._task_id, last_status=None, attempts=0, elapsed=0.0)
         return self._track.told(error, self._poller.time() - self._started)
+
+
+class _Transitions(Generic[R]):
+    """What `Watch.transitions` gives."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, watch: Watch[R]) -> None:
+        self._watch = watch
+
+    def __aiter__(self) -> _Transitions[R]:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Transition[R]]:
+        return self._watch.next_change(_whole)

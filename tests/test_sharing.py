@@ -356,10 +356,10 @@ async def test_an_equal_answer_is_one_answer() -> None:
     ):
         watch = client.watch(ID)
         assert await anext(watch) == "QUEUED"
-        first = watch.result
+        first = watch.latest
         ending = asyncio.ensure_future(watch)
         await asyncio.sleep(2.5)
-        assert watch.result is first
+        assert watch.latest is first
         assert (await ending).text
         assert watch.history[-1].polls == 4
 

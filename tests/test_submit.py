@@ -116,7 +116,7 @@ async def test_what_a_submission_gives_is_a_watch(
     task = await getattr(client, kind).submit(**fields)
     assert isinstance(task, Watch)
     assert task.id == task.task_id
-    assert (task.status, task.result, task.history) == (None, None, ())
+    assert (task.status, task.latest, task.result, task.history) == (None, None, None, ())
     statuses = await listed(task)
     assert statuses[-1] == "COMPLETED"
     result = await task

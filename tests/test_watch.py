@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from distribute_async import (
     APIConnectionError,
+    AuthenticationError,
     ChatResult,
     DistributeClient,
     TaskFailedError,
@@ -21,7 +23,7 @@ from distribute_async import (
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
-from tests.waiting import ID, body, caught, listed, new_client, now, says
+from tests.waiting import ID, assert_nothing_runs, body, caught, listed, new_client, now, says
 
 STATUSES = [status.value for status in TaskStatus if not status.is_terminal]
 
@@ -255,6 +257,8 @@ async def test_two_iterations_at_once_are_refused(emulator: Emulator, client: Di
     await asyncio.sleep(1)
     with pytest.raises(RuntimeError, match="being iterated already"):
         await anext(watch)
+    with pytest.raises(RuntimeError, match="being iterated already"):
+        await anext(watch.transitions())
     assert (await watch).text  # awaiting is allowed at any time
     assert await first == ["CREATED", "COMPLETED"]
 
@@ -301,23 +305,100 @@ async def test_a_timeout_stays_that_watchs_ending(emulator: Emulator, client: Di
 
 @pytest.mark.looptime
 async def test_looking_costs_nothing(emulator: Emulator, client: DistributeClient) -> None:
-    """`result`, `status` and `history` tell what is known without a request, from nothing at all to the end."""
+    """`latest`, `result`, `status` and `history` tell what is known without a request, from nothing to the end."""
     task_id = emulator.add_task([(0, "QUEUED"), (5, "COMPLETED")], text="yes")
     watch = client.watch(task_id)
-    assert (watch.task_id, watch.result, watch.status, watch.history) == (task_id, None, None, ())
+    assert (watch.task_id, watch.latest, watch.status, watch.history) == (task_id, None, None, ())
     assert emulator.requests == []
     assert repr(watch) == f"<Watch {task_id} not asked yet>"
     await anext(watch)
-    assert (watch.status, watch.result and watch.result.status, len(watch.history)) == ("QUEUED", "QUEUED", 1)
-    await watch
-    assert (watch.status, watch.result and watch.result.text, len(watch.history)) == ("COMPLETED", "yes", 2)
-    assert watch.result is watch.history[-1].result
+    assert (watch.status, watch.latest and watch.latest.status, len(watch.history)) == ("QUEUED", "QUEUED", 1)
+    assert not watch.result
+    result = await watch
+    assert (watch.status, watch.latest and watch.latest.text, len(watch.history)) == ("COMPLETED", "yes", 2)
+    assert [watch.result, watch.history[-1].result] == [result] * 2
     assert repr(watch) == f"<Watch {task_id} COMPLETED>"
 
 
 @pytest.mark.looptime
-async def test_the_result_is_the_newest_answer() -> None:
-    """Between changes `result` follows the answers, also where only another field moved."""
+@pytest.mark.parametrize("end", ["COMPLETED", "ERROR", "CANCELLED"])
+async def test_the_result_is_that_of_a_task_that_is_over(end: str) -> None:
+    """`result` is None as long as the task goes on, and the last response once it is over, however it ended."""
+    path = [*STATUSES, "A_NEW_WORD"]
+    last = bad.good(body(end, finished=1_700_000_009))
+    async with MisbehavingServer(*says(*path), last) as server, new_client(server.url) as client:
+        watch = client.watch(ID)
+        for status in path:
+            assert await anext(watch) == status
+            assert (watch.latest and watch.latest.status, watch.result) == (status, None)
+        assert await listed(watch) == [end]
+        assert watch.latest is watch.result is not None
+        assert watch.result.status == end
+
+
+@pytest.mark.looptime
+async def test_a_wait_that_ends_early_has_no_result() -> None:
+    """Where only the following ended, by a timeout or an error, `latest` is kept and there is no `result`."""
+    script = [*says("QUEUED", "QUEUED"), bad.status(401)]
+    async with MisbehavingServer(*script) as server, new_client(server.url) as client:
+        late, refused = client.watch(ID, timeout=0.5), client.watch(ID)
+        await caught(late, WaitTimeoutError)
+        await caught(refused, AuthenticationError)
+    for watch in (late, refused):
+        assert (watch.latest and watch.latest.status, watch.result) == ("QUEUED", None)
+
+
+@pytest.mark.looptime
+async def test_transitions_tell_everything(emulator: Emulator, client: DistributeClient) -> None:
+    """`transitions()` gives each change once with what is known of it, through ERROR without raising."""
+    watch = client.watch(emulator.add_task([(0, "CREATED"), (5, "PROCESSING"), (9, "ERROR")]))
+    changes = await listed(watch.transitions())
+    assert [(change.previous, change.status) for change in changes] == [
+        (None, "CREATED"),
+        ("CREATED", "PROCESSING"),
+        ("PROCESSING", "ERROR"),
+    ]
+    assert changes == list(watch.history)
+    assert [change.result and change.result.status for change in changes] == ["CREATED", "PROCESSING", "ERROR"]
+    assert {change.task_id for change in changes} == {watch.task_id}
+    assert await listed(watch.transitions()) == []
+
+
+@pytest.mark.looptime
+async def test_transitions_share_the_cursor(emulator: Emulator, client: DistributeClient) -> None:
+    """Statuses and transitions are two views of one iteration: what one took, the other doesn't repeat."""
+    watch = client.watch(emulator.add_task([(0, "CREATED"), (5, "QUEUED"), (9, "PROCESSING"), (20, "COMPLETED")]))
+    assert await anext(watch) == "CREATED"
+    changes = watch.transitions()
+    assert aiter(changes) is changes
+    assert (await anext(changes)).status == "QUEUED"
+    assert await anext(watch) == "PROCESSING"
+    assert [change.status for change in await listed(changes)] == ["COMPLETED"]
+    assert await listed(watch) == []
+
+
+@pytest.mark.looptime
+async def test_leaving_transitions_needs_no_clean_up(emulator: Emulator, client: DistributeClient) -> None:
+    """They are an object and no generator: nothing runs in the loop's body, nor after it was left."""
+    watch = client.watch(emulator.add_task([(0, "QUEUED"), (500, "COMPLETED")]))
+    async for change in watch.transitions():
+        assert change.status == "QUEUED"
+        assert_nothing_runs(client)
+        break
+    asked = len(emulator.requests)
+    await asyncio.sleep(100)
+    assert len(emulator.requests) == asked
+    assert not inspect.isasyncgen(watch.transitions())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await anext(watch.transitions())
+    assert_nothing_runs(client)
+    assert [change.status for change in await listed(watch.transitions())] == ["COMPLETED"]
+
+
+@pytest.mark.looptime
+async def test_the_latest_is_the_newest_answer() -> None:
+    """Between changes `latest` follows the answers, also where only another field moved."""
     script = [bad.good(body("QUEUED", position=n)) for n in (3, 2, 1)]
     async with MisbehavingServer(*script, *says("COMPLETED")) as server, new_client(server.url) as client:
         watch = client.watch(ID)
@@ -325,7 +406,7 @@ async def test_the_result_is_the_newest_answer() -> None:
         positions = []
         for _ in range(3):
             await asyncio.sleep(0.5)
-            positions.append(watch.result and watch.result.extra["position"])
+            positions.append(watch.latest and watch.latest.extra["position"])
             await asyncio.sleep(0.5)
         await ending
     assert positions == [3, 2, 1]

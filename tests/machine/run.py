@@ -243,7 +243,7 @@ class _Stage:
                 await asyncio.sleep(actor.lingers)
         finally:
             seat.log.history = tuple(change.status for change in watch.history)
-            self._run.texts.append(f"{watch!r} {watch.result!r} {watch.history!r}")
+            self._run.texts.append(f"{watch!r} {watch.latest!r} {watch.history!r}")
 
     async def _await(self, seat: _Seat, watch: Watch[ChatResult]) -> None:
         first = await self._step(seat, "await", watch)

@@ -83,7 +83,12 @@ async def client(task_id: str) -> None:
         assert_type(await wait_for_result(task_id, client=client), ChatResult)
         one = client.watch(task_id)
         assert_type(await one, ChatResult)
+        assert_type(one.latest, ChatResult | None)
         assert_type(one.result, ChatResult | None)
+        async for status in one:
+            assert_type(status, TaskStatus)
+        async for transition in one.transitions():
+            assert_type(transition, Transition[ChatResult])
         assert_type(one.status, TaskStatus | None)
         assert_type(one.history, tuple[Transition[ChatResult], ...])
         assert_type(one.history[0].result, ChatResult | None)
