@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import Any
 
-from distribute_async._errors import ConfigurationError
+from distribute_async._errors import ConfigurationError, DistributeError
 
 Id = str | uuid.UUID
 Ids = Iterable[Id] | AsyncIterable[Id]
@@ -33,7 +33,7 @@ class Supply:
         self._stir = stir
         self._is_exhausted = False
         self._arrived: deque[Id] = deque()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._pull: asyncio.Task[None] | None = None
 
     @property
@@ -64,6 +64,8 @@ class Supply:
         if self._pull is None and not self._is_exhausted and self._is_wanted():
             # Not by way of the loop's task factory: an eager one (Python 3.12) would stir who isn't waiting yet.
             self._pull = asyncio.Task(self._pull_more())
+            # Its end hangs on this: one that is cancelled before its first step would run no `finally`.
+            self._pull.add_done_callback(self._pull_ended)
 
     async def _pull_more(self) -> None:
         """Never cut where somebody leaves the stream: what comes then is kept."""
@@ -75,17 +77,27 @@ class Supply:
                     await asyncio.sleep(0)
         except StopAsyncIteration:
             self._is_exhausted = True
-        except Exception as error:
-            self._error = error
-        finally:
-            self._pull = None
-            self._stir()
+
+    def _pull_ended(self, pull: asyncio.Task[None]) -> None:
+        self._pull = None
+        # A source that is cancelled, from within or by somebody else, is not one that is exhausted.
+        self._error = asyncio.CancelledError() if pull.cancelled() else pull.exception()
+        self._stir()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Take no more; gives what is to be seen ended."""
+        """Take no more; gives what is to be seen ended. A source that is waited for is cancelled, once."""
+        if self._pull is not None and not self._is_exhausted:
+            self._pull.cancel()
         self._is_exhausted = True
         self._arrived.clear()
-        if self._pull is None:
-            return []
-        self._pull.cancel()
-        return [self._pull]
+        return [] if self._pull is None else [self._pull]
+
+
+def source_error(error: BaseException) -> BaseException:
+    """What to raise for what an iterable of ids raised: as it is, unless that would end the loop in silence."""
+    if isinstance(error, asyncio.CancelledError | StopAsyncIteration):
+        return DistributeError(
+            f"the iterable of task ids ended in {type(error).__name__}, so it may have had more ids; "
+            "to go on with the tasks that were taken before, iterate over the stream again"
+        )
+    return error

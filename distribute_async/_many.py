@@ -18,7 +18,7 @@ from attrs import frozen
 
 from distribute_async._config import checked_count
 from distribute_async._errors import DistributeError, InvalidTaskIdError, TaskFailedError
-from distribute_async._ids import AT_ONCE, Id, Ids, Supply
+from distribute_async._ids import AT_ONCE, Id, Ids, Supply, source_error
 from distribute_async._models import Outcome, R, Transition
 from distribute_async._observer import Hearing
 from distribute_async._poller import Poller
@@ -144,7 +144,7 @@ class Crowd(Generic[R, T]):
         #: What the next steps give.
         self._items: deque[T] = deque()
         self._waker: asyncio.Future[None] | None = None
-        self._broken: Exception | None = None
+        self._broken: BaseException | None = None
         self._poller: Poller | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -171,7 +171,7 @@ class Crowd(Generic[R, T]):
             missed, self.missed = self.missed, []
             self._poller.attend(missed)
         while True:
-            more = self._take()
+            more = not self._is_closed and self._take()
             if self._items:
                 return self._items.popleft()
             if self._broken is not None:
@@ -204,8 +204,8 @@ class Crowd(Generic[R, T]):
             for given in self._ids.take(most):
                 taken += 1
                 self._follow(given)
-        except Exception as error:  # of the caller's iterable, or of a client that can't work
-            self._broken = error
+        except (Exception, asyncio.CancelledError) as error:  # of the caller's ids, or of a client that can't work
+            self._broken = source_error(error)  # nothing is awaited here, so nobody cancels this
         return 0 < most == taken
 
     def _follow(self, given: Id) -> None:
@@ -275,6 +275,7 @@ class Crowd(Generic[R, T]):
     async def close(self) -> None:
         """Follow nothing any longer, and see what was under way ended."""
         self._is_closed = True
+        self._broken = None
         self._items.clear()
         left = [] if self._poller is None else [one for one in self._poller.waiters() if self._is_ours(one)]
         cut = [exchange for member in left if (exchange := self._let_go(member)) is not None]

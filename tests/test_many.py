@@ -6,8 +6,10 @@ import asyncio
 import gc
 import json
 import uuid
+import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from itertools import count, pairwise
 from typing import Any
 from unittest import mock
@@ -20,6 +22,7 @@ from distribute_async import (
     ClientClosedError,
     ConfigurationError,
     DistributeClient,
+    DistributeError,
     InvalidTaskIdError,
     Limits,
     NotFoundError,
@@ -46,6 +49,7 @@ from tests.waiting import (
     assert_is_ours,
     assert_nothing_runs,
     body,
+    caught,
     ids,
     listed,
     new_client,
@@ -297,6 +301,205 @@ async def test_a_broken_supply_is_told_and_loses_nothing(
         await anext(stream)
     assert now() - began < 1
     assert [outcome.task_id for outcome in await listed(stream)] == [task_id]
+
+
+async def cancelled_wait() -> None:
+    """What a source meets that awaits an asyncio task which somebody else cancelled."""
+    task = asyncio.ensure_future(asyncio.sleep(1))
+    task.cancel()
+    await task
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("kind", ["sync", "async", "not started"])
+async def test_a_source_that_is_cancelled_is_an_error(kind: str, emulator: Emulator, client: DistributeClient) -> None:
+    """Ids that end in a `CancelledError` of their own are neither exhausted nor a cancellation of the loop."""
+    task_id = emulator.add_task(life((5.0, "COMPLETED")))
+
+    def now_source() -> Iterator[str]:
+        yield task_id
+        raise asyncio.CancelledError
+
+    async def later_source() -> AsyncIterator[str]:
+        yield task_id
+        await cancelled_wait()
+
+    async def short_source() -> AsyncIterator[str]:
+        yield task_id
+
+    sources: dict[str, Callable[[], Iterator[str] | AsyncIterator[str]]] = {
+        "sync": now_source,
+        "async": later_source,
+        "not started": short_source,
+    }
+    stream = client.as_completed(sources[kind]())
+    others = asyncio.all_tasks()
+    reading = asyncio.ensure_future(anext(stream))
+    if kind == "not started":
+        await asyncio.sleep(0)  # the reader's first turn
+        for pulling in asyncio.all_tasks() - others - {reading}:
+            pulling.cancel()
+    error = await caught(reading, DistributeError)
+    assert "CancelledError" in str(error)
+    assert [outcome.task_id for outcome in await listed(stream)] == [task_id]
+
+
+@pytest.mark.looptime
+async def test_what_looks_like_an_end_is_an_error(client: DistributeClient) -> None:
+    """A plain iterable that raises `StopAsyncIteration` doesn't end the loop in silence."""
+
+    class Ids:
+        def __iter__(self) -> Ids:
+            return self
+
+        def __next__(self) -> str:
+            raise StopAsyncIteration
+
+    error = await caught(listed(client.as_completed(Ids())), DistributeError)
+    assert "StopAsyncIteration" in str(error)
+
+
+class _SourceExit(BaseException):
+    pass
+
+
+@pytest.mark.looptime
+async def test_any_exception_of_an_async_source_is_told(client: DistributeClient) -> None:
+    """What is no `Exception` but ends the ids comes out as it is, too."""
+
+    async def source() -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        if client:
+            raise _SourceExit
+        yield ""
+
+    with pytest.raises(_SourceExit):
+        await listed(client.as_completed(source()))
+
+
+@pytest.mark.looptime
+async def test_a_cancelled_step_does_not_end_the_source(emulator: Emulator, client: DistributeClient) -> None:
+    """Who is cancelled while the source is awaited is cancelled, and the next step goes on with the same source."""
+
+    async def source() -> AsyncIterator[str]:
+        for _ in range(3):
+            await asyncio.sleep(10)
+            yield emulator.add_task(life((0.5, "COMPLETED")))
+
+    stream = client.as_completed(source())
+    for _ in range(2):
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(3)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+    assert [outcome.error for outcome in await listed(stream)] == [None] * 3
+
+
+@pytest.mark.looptime
+async def test_a_source_between_two_ids_stays_usable(emulator: Emulator, client: DistributeClient) -> None:
+    """A stream that is closed doesn't touch an async generator that it isn't waiting for."""
+
+    async def source() -> AsyncIterator[str]:
+        for _ in range(4):
+            await asyncio.sleep(0)
+            yield emulator.add_task(life((0.5, "COMPLETED")))
+
+    given = source()
+    stream = client.as_completed(given, window=1)
+    await anext(stream)
+    await stream.aclose()
+    assert len(await listed(given)) == 3
+
+
+@pytest.mark.looptime
+async def test_closing_awaits_the_source(client: DistributeClient) -> None:
+    """A source that is waited for is cancelled once, and has ended when `aclose` returns, whoever else calls it."""
+    ended = []
+
+    async def source() -> AsyncIterator[str]:
+        yield ids(1)[0]
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(2)
+            ended.append(now())
+
+    stream = client.as_completed(source())
+    reading = asyncio.ensure_future(listed(stream))
+    await asyncio.sleep(1)
+
+    async def close_after(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await stream.aclose()
+        assert ended == [3.0]
+
+    await asyncio.gather(close_after(0), close_after(1), close_after(5))
+    assert await reading == []
+    assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_closing_lets_go_of_the_ids(emulator: Emulator, client: DistributeClient) -> None:
+    """An id that came while the loop's body ran is neither kept nor followed once the stream is closed."""
+    comes = asyncio.Event()
+    late = []
+
+    async def source() -> AsyncIterator[uuid.UUID]:
+        yield uuid.UUID(emulator.add_task(life((0.5, "COMPLETED"))))
+        await comes.wait()
+        given = [uuid.UUID(emulator.add_task(life((0.5, "COMPLETED"))))]
+        late.append(weakref.ref(given[0]))
+        yield given.pop()
+
+    stream = client.as_completed(source())
+    await anext(stream)
+    comes.set()
+    await turns(10)
+    assert late[0]() is not None
+    asked = len(emulator.requests)
+    await stream.aclose()
+    assert await listed(stream) == []
+    assert len(emulator.requests) == asked
+    gc.collect()
+    assert late[0]() is None
+
+
+@pytest.mark.looptime
+async def test_a_closed_stream_is_over(emulator: Emulator, client: DistributeClient) -> None:
+    """After `aclose` neither an outcome that was there already comes, nor the error of the ids behind it."""
+
+    def source() -> Iterator[str]:
+        yield from (emulator.add_task([(0.0, "COMPLETED")]) for _ in range(5))
+        yield "no id"
+        raise _SupplyError
+
+    stream = client.as_completed(source())
+    assert (await anext(stream)).task_id == "no id"
+    await asyncio.sleep(5)
+    await stream.aclose()
+    assert await listed(stream) == []
+    assert stream.progress.waiting == 0
+
+
+@pytest.mark.looptime
+async def test_an_id_that_comes_in_spite_of_closing_is_not_followed(
+    emulator: Emulator, client: DistributeClient
+) -> None:
+    """A source that answers its cancellation with an id doesn't make a closed stream follow it."""
+
+    async def source() -> AsyncIterator[str]:
+        yield emulator.add_task(life((0.5, "COMPLETED")))
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+        yield emulator.add_task(life((0.5, "COMPLETED")))
+
+    stream = client.as_completed(source())
+    await anext(stream)
+    asked = len(emulator.requests)
+    await stream.aclose()
+    assert await listed(stream) == []
+    assert len(emulator.requests) == asked
 
 
 @pytest.mark.parametrize("ids", ["0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1", b"", 5, None])
