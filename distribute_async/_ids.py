@@ -85,12 +85,13 @@ class Supply:
         self._stir()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Take no more; gives what is to be seen ended. A source that is waited for is cancelled, once."""
-        if self._pull is not None and not self._is_exhausted:
-            self._pull.cancel()
+        """Take no more. A source that is waited for is cancelled, once; gives what is to be seen ended then."""
+        pulls = [] if self._pull is None or self._is_exhausted else [self._pull]
+        for pull in pulls:
+            pull.cancel()
         self._is_exhausted = True
         self._arrived.clear()
-        return [] if self._pull is None else [self._pull]
+        return pulls
 
 
 def source_error(error: BaseException) -> BaseException:

@@ -8,11 +8,12 @@ comes in and is kept for the next step, and nothing new is started.
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sized
 from contextlib import suppress
-from typing import Any, Generic, TypeGuard, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from attrs import frozen
 
@@ -22,13 +23,15 @@ from distribute_async._ids import AT_ONCE, Id, Ids, Supply, source_error
 from distribute_async._models import Outcome, R, Transition
 from distribute_async._observer import Hearing
 from distribute_async._poller import Poller
-from distribute_async._track import Track, Waiter, checked_id
+from distribute_async._track import Track, checked_id
 from distribute_async._watch import Source
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 #: Tasks of one stream that are followed at once, where nobody says otherwise.
 WINDOW = 100_000
+#: Seconds within which tasks count as taken at the same time.
+SAME_TIME = 0.001
 
 
 @frozen(kw_only=True)
@@ -89,20 +92,23 @@ class TaskStream(Generic[T_co]):
 class _Member(Generic[R]):
     """One task of a crowd, as a waiter on its track."""
 
-    __slots__ = ("crowd", "cursor", "failures_before", "hearing", "since", "track")
+    __slots__ = ("after", "before", "crowd", "cursor", "deadline", "failures_before", "hearing", "since", "track")
 
-    def __init__(self, crowd: Crowd[R, Any], track: Track[R], started: float, hearing: Hearing | None) -> None:
+    def __init__(
+        self, crowd: Crowd[R, Any], track: Track[R], started: float, deadline: float, hearing: Hearing | None
+    ) -> None:
         self.crowd = crowd
         self.track = track
+        #: Loop times.
         self.since = started
+        self.deadline = deadline
         self.failures_before = track.walk.failures
         self.hearing = hearing
         #: Transitions told so far; joining others, it begins with the newest that they know.
         self.cursor = max(0, track.seen - 1)
-
-    @property
-    def deadline(self) -> float:
-        return self.since + self.crowd.timeout
+        #: The crowd's members beside it, in the order in which they came.
+        self.before: _Member[R] | None = None
+        self.after: _Member[R] | None = None
 
     @property
     def wants_all(self) -> bool:
@@ -139,8 +145,10 @@ class Crowd(Generic[R, T]):
         self._window = checked_count("window", window)
         self._total = len(ids) if isinstance(ids, Sized) else None
         self._ids = Supply(ids, lambda: self._room() > 0, self._stir)
-        #: How many tasks are followed. The poller knows which: a set of them here would be a tenth of what each costs.
+        #: How many tasks are followed, and the newest of them, which knows the one before. (A set of them would be a
+        #: tenth of what each costs.)
         self._waiting = 0
+        self._newest: _Member[R] | None = None
         #: What the next steps give.
         self._items: deque[T] = deque()
         self._waker: asyncio.Future[None] | None = None
@@ -148,8 +156,13 @@ class Crowd(Generic[R, T]):
         self._poller: Poller | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Future[None] | None = None
+        #: What was cut and is to be seen ended.
+        self._cut: list[asyncio.Task[Any]] = []
         self._is_closed = False
         self._started = 0.0
+        #: When the newest tasks were taken, and until when they are followed: for many at once the same two numbers,
+        #: since a float more for each is a lot.
+        self._now = self._deadline = -math.inf
         self._polls_before = 0
         self._done = 0
         self._failed = 0
@@ -183,11 +196,19 @@ class Crowd(Generic[R, T]):
             if more:
                 await asyncio.sleep(0)
                 continue
-            self._waker = asyncio.get_running_loop().create_future()
-            try:
-                await self._waker
-            finally:
-                self._waker = None
+            await self._suspend(self._poller)
+
+    async def _suspend(self, poller: Poller | None) -> None:
+        """Until there may be something to tell, or to take."""
+        self._waker = asyncio.get_running_loop().create_future()
+        if poller is not None:
+            poller.callers += 1
+        try:
+            await self._waker
+        finally:
+            self._waker = None
+            if poller is not None:
+                poller.callers -= 1
 
     def _room(self) -> int:
         """For how many more ids there is room now."""
@@ -222,8 +243,10 @@ class Crowd(Generic[R, T]):
         hearing = None
         if poller.telemetry is not None:
             hearing = poller.telemetry.hear(track, kind=track.endpoint.name, task_id=task_id, is_fetch=False)
-        member = _Member(self, track, now, hearing)
-        self._waiting += 1
+        if now - self._now > SAME_TIME:
+            self._now, self._deadline = now, now + self.timeout
+        member = _Member(self, track, self._now, self._deadline, hearing)
+        self._keep(member)
         poller.join(track, member)
         if track.seen and member in track.waiters:
             self.look(member)
@@ -261,8 +284,20 @@ class Crowd(Generic[R, T]):
     def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
         """Add the item for the end of a task, if it wants one; without a track none could be followed."""
 
+    def _keep(self, member: _Member[R]) -> None:
+        self._waiting += 1
+        member.before, self._newest = self._newest, member
+        if member.before is not None:
+            member.before.after = member
+
     def _let_go(self, member: _Member[R]) -> asyncio.Task[Any] | None:
         self._waiting -= 1
+        if member.before is not None:
+            member.before.after = member.after
+        if member.after is not None:
+            member.after.before = member.before
+        else:
+            self._newest = member.before
         return None if self._poller is None else self._poller.drop(member.track, member)
 
     def _elapsed(self, member: _Member[R]) -> float:
@@ -277,20 +312,17 @@ class Crowd(Generic[R, T]):
         self._is_closed = True
         self._broken = None
         self._items.clear()
-        left = [] if self._poller is None else [one for one in self._poller.waiters() if self._is_ours(one)]
-        cut = [exchange for member in left if (exchange := self._let_go(member)) is not None]
-        for member in left:
+        while (member := self._newest) is not None:
+            if (exchange := self._let_go(member)) is not None:
+                self._cut.append(exchange)
             if member.hearing is not None:
                 member.hearing.end("left")
-        pull = self._ids.close()
-        if cut or pull:
-            await asyncio.wait([*cut, *pull])
+        self._cut += self._ids.close()
+        if self._cut:
+            await asyncio.wait(self._cut)
         if self._poller is not None:
             await self._poller.settle()
         self._stir()
-
-    def _is_ours(self, waiter: Waiter) -> TypeGuard[_Member[R]]:
-        return isinstance(waiter, _Member) and waiter.crowd is self
 
     def abandon(self) -> None:
         """Its stream was dropped, perhaps by the garbage collector: at any time, and in any thread."""

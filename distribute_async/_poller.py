@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -57,6 +57,8 @@ class Poller:
         self.telemetry = telemetry
         self.tally = Tally(telemetry)
         self.is_closed = False
+        #: Callers that are suspended now: each in a wait of its own, or in a step of a stream.
+        self.callers = 0
         #: All ids that somebody knows, in lower case, by kind of task. The active ones have waiters, the ready ones
         #: queue at the gate.
         self._known: dict[Endpoint[Any], WeakValueDictionary[str, Track[Any]]] = {}
@@ -125,10 +127,6 @@ class Poller:
                 self._attend(track, now)
         self._pump()
 
-    def waiters(self) -> Iterator[Waiter]:
-        """All who wait for anything now."""
-        return (waiter for track in self._active for waiter in track.waiters)
-
     def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[None] | None:
         """`waiter` waits no longer. The last one to leave cuts the exchange; its worker is given to see it ended."""
         track.leave(waiter)
@@ -189,7 +187,7 @@ class Poller:
         now = self.time()
         down_since = self._gate.down_since
         return Stats(
-            waiting=sum(len(track.waiters) for track in self._active),
+            waiting=self.callers,
             tasks=len(self._active),
             exchanges=self._gate.running,
             paused_for=self._gate.paused_for(now),

@@ -202,9 +202,11 @@ class Watch(Generic[R]):
                     continue
                 waiter = _Suspension(self._started, self._failures_before, deadline, wants_all=wants_all)
                 poller.join(track, waiter)
+                poller.callers += 1
                 try:
                     await waiter
                 finally:
+                    poller.callers -= 1
                     await poller.leave(track, waiter)
                 self._failure = waiter.refusal or self._failure
         # An iteration is over as it gives its last status: few readers come back for the end of the loop.

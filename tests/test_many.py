@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import count, pairwise
 from typing import Any
@@ -650,6 +651,72 @@ async def test_one_poisonous_task_ends_nobody_else(emulator: Emulator) -> None:
                 assert outcome.error is None
 
 
+@pytest.mark.looptime
+async def test_a_stream_is_one_caller_while_it_is_suspended(emulator: Emulator, client: DistributeClient) -> None:
+    """`stats().waiting` counts who is suspended: a stream once, however many tasks it follows, and not in its body."""
+    everyone = [emulator.add_task(life((n + 0.5, "COMPLETED"))) for n in range(9)]
+    stream, statuses = client.as_completed(everyone), client.watch(everyone[-1])
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.1)
+    assert (client.stats().waiting, client.stats().tasks) == (1, 9)
+    beside: list[asyncio.Future[Any]] = [asyncio.ensure_future(client.watch(everyone[-1])) for _ in range(3)]
+    beside.append(asyncio.ensure_future(listed(client.watch_many(everyone[5:]))))
+    await asyncio.sleep(0.1)
+    assert (client.stats().waiting, client.stats().tasks) == (5, 9)
+    await waiting
+    await turns(2)
+    assert (client.stats().waiting, client.stats().tasks) == (4, 8)
+    assert await anext(statuses) == "QUEUED"
+    assert client.stats().waiting == 4
+    await asyncio.wait(beside)
+    assert (client.stats().waiting, client.stats().tasks) == (0, 4)  # which the first stream minds still
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await anext(client.watch(emulator.add_task(life())))
+    assert client.stats().waiting == 0
+    await stream.aclose()
+    assert (client.stats().waiting, client.stats().tasks) == (0, 0)
+
+
+async def calls_of(acting: Awaitable[object]) -> int:
+    """How many Python functions are entered until it is done, those of generators included."""
+    entered = 0
+
+    def count_call(_frame: object, event: str, _argument: object) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    sys.setprofile(count_call)
+    try:
+        await acting
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+@pytest.mark.looptime
+async def test_ending_a_stream_does_not_look_at_others() -> None:
+    """What it takes to end a stream depends on its own tasks, and not on how many others the client follows."""
+
+    async def end_one(others: int) -> int:
+        first, *rest = ids(others + 1)
+        async with MisbehavingServer(bad.silence()) as server, new_client(server.url) as client:
+            reading = asyncio.ensure_future(listed(client.as_completed(rest)))
+            stream = client.as_completed([first])
+            waiting = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(0.1)
+            assert client.stats().tasks == others + 1
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            entered = await calls_of(stream.aclose())
+            assert client.stats().tasks == others
+            reading.cancel()
+            await asyncio.wait([reading])
+            return entered
+
+    assert await end_one(2_000) < await end_one(100) + 500
+
+
 class Ears(Observer):
     """Writes down how waits begin and end."""
 
@@ -681,6 +748,25 @@ async def test_an_observer_hears_of_each_task(emulator: Emulator) -> None:
         assert ears.ended == [(done, "result"), (failed, "error")]
         await stream.aclose()
         assert ears.ended[2:] == [(running, "left")]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("first", [[0, 1], [2, 3], [5, 4], [0, 5], [3, 1, 4], [5, 0, 4, 1, 3, 2]], ids=str)
+async def test_closing_leaves_those_that_are_left(first: list[int], emulator: Emulator) -> None:
+    """Whichever tasks of a stream have ended, and in whatever order, closing it leaves each of the others once."""
+    ends = {n: turn + 0.5 for turn, n in enumerate(first)}
+    everyone = [emulator.add_task(life((ends.get(n, 1000.0), "COMPLETED"))) for n in range(6)]
+    ears = Ears()
+    async with DistributeClient(
+        emulator.api_key, base_url=emulator.base_url, pacing=EVERY_SECOND, observer=ears
+    ) as client:
+        stream = client.as_completed(everyone)
+        assert [(await anext(stream)).task_id for _ in first] == [everyone[n] for n in first]
+        await stream.aclose()
+        assert client.stats().tasks == stream.progress.waiting == 0
+    left = sorted(set(everyone) - {everyone[n] for n in first})
+    assert ears.ended[: len(first)] == [(everyone[n], "result") for n in first]
+    assert sorted(ears.ended[len(first) :]) == [(task_id, "left") for task_id in left]
 
 
 @pytest.mark.looptime
