@@ -155,7 +155,6 @@ class Crowd(Generic[R, T]):
         self._broken: BaseException | None = None
         self._poller: Poller | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Future[None] | None = None
         #: What was cut and is to be seen ended.
         self._cut: list[asyncio.Task[Any]] = []
         self._is_closed = False
@@ -174,25 +173,37 @@ class Crowd(Generic[R, T]):
         self.is_away = False
         self._loop = asyncio.get_running_loop()
         try:
-            return await self._step()
+            try:
+                await self._until_known()
+            finally:
+                # Before the item is taken, so that a cancellation here doesn't lose it.
+                if self._poller is not None:
+                    await self._poller.settle()
+            return self._next()
         finally:
             self.is_away = True
 
-    async def _step(self) -> T:
+    def _next(self) -> T:
+        if self._items:
+            return self._items.popleft()
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
+        raise StopAsyncIteration
+
+    async def _until_known(self) -> None:
+        """Until there is an item, an error of the ids, or the end."""
         if self._poller is not None:
             self._poller.check_loop()
             missed, self.missed = self.missed, []
             self._poller.attend(missed)
         while True:
             more = not self._is_closed and self._take()
-            if self._items:
-                return self._items.popleft()
-            if self._broken is not None:
-                broken, self._broken = self._broken, None
-                raise broken
+            if self._items or self._broken is not None:
+                return
             if self._is_closed or (self._ids.are_over and not self._waiting):
                 await self.close()
-                raise StopAsyncIteration
+                return
             if more:
                 await asyncio.sleep(0)
                 continue
@@ -309,6 +320,15 @@ class Crowd(Generic[R, T]):
 
     async def close(self) -> None:
         """Follow nothing any longer, and see what was under way ended."""
+        self._leave()
+        if self._cut:
+            await asyncio.wait(self._cut)
+        if self._poller is not None:
+            await self._poller.settle()
+        self._stir()
+
+    def _leave(self) -> None:
+        """Follow nothing any longer. What is cut here settles what it leaves behind."""
         self._is_closed = True
         self._broken = None
         self._items.clear()
@@ -318,20 +338,13 @@ class Crowd(Generic[R, T]):
             if member.hearing is not None:
                 member.hearing.end("left")
         self._cut += self._ids.close()
-        if self._cut:
-            await asyncio.wait(self._cut)
-        if self._poller is not None:
-            await self._poller.settle()
-        self._stir()
 
     def abandon(self) -> None:
         """Its stream was dropped, perhaps by the garbage collector: at any time, and in any thread."""
         if self._loop is not None and not self._is_closed:
             with suppress(RuntimeError):  # the loop is closed, and everything with it
-                self._loop.call_soon_threadsafe(self._close_soon)
-
-    def _close_soon(self) -> None:
-        self._closing = asyncio.ensure_future(self.close())
+                # No asyncio task, which the loop's end could find unfinished.
+                self._loop.call_soon_threadsafe(self._leave)
 
     def progress(self) -> Progress:
         """See `TaskStream.progress`."""

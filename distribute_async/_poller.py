@@ -67,6 +67,8 @@ class Poller:
         self._schedule = Schedule(self._loop)
         #: The asyncio tasks that run, each with the exchange that it makes.
         self._workers: dict[asyncio.Task[None], Exchange[Any]] = {}
+        #: Those of them that may still use a connection, and then settle what is left.
+        self._unsettled: set[asyncio.Task[None]] = set()
         self._usual_exchange = 0.0
         #: Whether any response has come from the service so far: until then its address may be wrong.
         self._had_response = False
@@ -155,9 +157,12 @@ class Poller:
             await self.settle()
 
     async def settle(self) -> None:
-        """Close the session if nobody waits for anything, where the client wants that."""
-        if self._closes_when_idle and not self._active:
-            await asyncio.shield(self._session.close())
+        """Close the session if nobody is suspended and nothing is under way, where the client wants that.
+
+        The connections are closed at once, even if this is cancelled; it returns when their sockets are gone.
+        """
+        if self._closes_when_idle and not self.callers and not self._unsettled:
+            await self._session.close()
 
     async def close(self, grace: float = 0.0) -> None:
         """End all waits with `ClientClosedError`, and close the session where it was made here.
@@ -345,17 +350,24 @@ class Poller:
         worker = asyncio.Task(self._work(), loop=self._loop, context=self._context)
         # The end of one that was cancelled hangs on this: before its first step it would run no `finally`.
         worker.add_done_callback(self._worker_ended)
+        self._unsettled.add(worker)
         return worker
 
     async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this runs as one
-        while (exchange := self._workers.get(worker)) is not None:
-            heard = await self._poll(exchange)
-            del self._workers[worker]
-            self._finish(exchange, heard, None if worker.cancelling() else worker)
+        try:
+            while (exchange := self._workers.get(worker)) is not None:
+                heard = await self._poll(exchange)
+                del self._workers[worker]
+                self._finish(exchange, heard, None if worker.cancelling() else worker)
+        finally:
+            # The last one out closes the door: whoever left it under way may be gone, and the loop about to end.
+            self._unsettled.discard(worker)
+            await self.settle()
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        self._unsettled.discard(worker)
         exchange = self._workers.pop(worker, None)
         bug = None if worker.cancelled() else worker.exception()
         if bug is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -22,9 +23,11 @@ from distribute_async import (
     WaitTimeoutError,
     Watch,
     _shared,
+    as_completed,
     fetch,
     wait_for_result,
     watch,
+    watch_many,
 )
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
@@ -439,3 +442,162 @@ async def test_the_client_is_gone_when_nobody_waits(goes_to: GoesTo) -> None:
                 assert len(server.requests) == 1
     finally:
         gc.enable()
+
+
+# Streams that are left.
+
+LEAVE = """
+import asyncio, gc, importlib, sys
+from distribute_async import as_completed, watch_many
+
+loop, *ids = sys.argv[1:]
+kept = []
+
+async def leave(way):
+    match way:
+        case "break":
+            async for _ in as_completed(ids):
+                break
+        case "break without gc":
+            gc.disable()
+            async for _ in watch_many(ids):
+                break
+        case "break with nothing under way":
+            async for _ in as_completed(ids[:2]):
+                break
+        case "break and keep":
+            kept.append(as_completed(ids))
+            async for _ in kept[0]:
+                break
+        case "break, keep and go on":
+            kept.append(as_completed(ids))
+            async for _ in kept[0]:
+                break
+            await asyncio.sleep(0.5)
+        case "break, drop and go on":
+            async for _ in as_completed(ids):
+                break
+            await asyncio.sleep(0.01)
+        case "raise":
+            async for _ in as_completed(ids):
+                raise ZeroDivisionError
+        case "cancel":
+            kept.append(as_completed(ids[1:]))
+            async with asyncio.timeout(0.1):
+                await anext(kept[0])
+        case "aclose":
+            stream = as_completed(ids)
+            await anext(stream)
+            await stream.aclose()
+        case _:
+            raise NameError(way)
+
+for way in sys.stdin.read().splitlines():
+    try:
+        with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
+            runner.run(leave(way))
+    except (ZeroDivisionError, TimeoutError):
+        pass
+    kept.clear()
+    gc.enable()
+    gc.collect()
+    print(way, file=sys.stderr)
+"""
+WAYS = """
+break
+break without gc
+break with nothing under way
+break and keep
+break, keep and go on
+break, drop and go on
+raise
+cancel
+aclose
+""".lstrip()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_a_stream_that_is_left_leaves_nothing_to_warn_about(
+    loop: str, emulator: Emulator, goes_to: GoesTo
+) -> None:
+    """However the loop over a stream is left, and however soon the event loop ends after it, nothing is left open."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    goes_to(emulator)
+    everyone = [emulator.add_task([(0, end)]) for end in ("COMPLETED", *["QUEUED"] * 30)]
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", LEAVE, loop, *everyone),
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, said = await asyncio.wait_for(program.communicate(WAYS.encode()), 60)
+    finally:
+        if program.returncode is None:
+            program.kill()
+    assert said.decode() == WAYS
+    assert program.returncode == 0
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("follow", [as_completed, watch_many])
+async def test_nothing_stays_open_in_the_body_of_a_stream(follow: Callable[..., Any], goes_to: GoesTo) -> None:
+    """While the loop's body runs what is under way ends, and no connection stays; the next step goes on."""
+    script = [bad.in_turn(bad.pause(0.3), *says(status)) for status in (*["QUEUED"] * 15, "COMPLETED")]
+    async with MisbehavingServer(*script) as server:
+        goes_to(server)
+        everyone, ended = ids(9), set()
+        async for item in follow(everyone):
+            if item.result.is_over:
+                ended.add(item.task_id)
+            await asyncio.sleep(0.5)  # what is under way may end
+            assert tasks() == set()
+            assert connections_at(server) == 0
+            await assert_silence(server, 30.0)
+        assert ended == set(everyone)
+        await assert_nothing_is_left(server)
+
+
+@pytest.mark.looptime
+async def test_a_call_beside_a_stream_keeps_its_connection(goes_to: GoesTo) -> None:
+    """Leaving a stream closes nothing that another call is suspended on."""
+    async with MisbehavingServer(*says(*["QUEUED"] * 40, "COMPLETED")) as server:
+        goes_to(server)
+        waiting = asyncio.create_task(wait_for_result(ID))
+        await asyncio.sleep(0.1)
+        async for _ in watch_many([OTHER_ID]):
+            break
+        assert (await waiting).text == "the answer"
+        assert server.connections == 1
+        await assert_nothing_is_left(server)
+
+
+@pytest.mark.looptime
+async def test_a_stream_keeps_its_connections_while_it_waits(goes_to: GoesTo) -> None:
+    """A call that ends beside a suspended stream leaves it its connection."""
+    async with MisbehavingServer(*says(*["QUEUED"] * 40, "COMPLETED")) as server:
+        goes_to(server)
+        reading = asyncio.ensure_future(listed(as_completed([ID])))
+        await asyncio.sleep(0.1)
+        await fetch(OTHER_ID)
+        assert [outcome.error for outcome in await reading] == [None]
+        assert server.connections == 1
+        await assert_nothing_is_left(server)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("turn", range(12))
+async def test_a_step_may_be_cancelled_at_any_turn(turn: int, goes_to: GoesTo) -> None:
+    """A step that is cancelled while it closes what it opened loses no item, and leaves nothing."""
+    async with MisbehavingServer(*says("COMPLETED")) as server:
+        goes_to(server)
+        stream = as_completed([ID])
+        reading = asyncio.ensure_future(anext(stream))
+        while not server.requests:  # noqa: ASYNC110 - which is no event, and each turn counts
+            await asyncio.sleep(0)
+        await turns(turn)
+        reading.cancel()
+        await asyncio.wait([reading])
+        ended = [] if reading.cancelled() else [reading.result()]
+        assert len([*ended, *await listed(stream)]) == 1
+        await assert_nothing_is_left(server)
