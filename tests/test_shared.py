@@ -32,6 +32,7 @@ from distribute_async import (
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
+from tests.test_crowds import depends_on_task
 from tests.waiting import (
     ID,
     KEY,
@@ -601,3 +602,49 @@ async def test_a_step_may_be_cancelled_at_any_turn(turn: int, goes_to: GoesTo) -
         ended = [] if reading.cancelled() else [reading.result()]
         assert len([*ended, *await listed(stream)]) == 1
         await assert_nothing_is_left(server)
+
+
+@pytest.mark.looptime
+async def test_what_is_under_way_in_the_body_comes_in(goes_to: GoesTo) -> None:
+    """An exchange that is under way as the body of a stream's loop begins has its answer, on the connection it has."""
+    slow = bad.in_turn(bad.pause(5.0), *says("COMPLETED"))
+    async with MisbehavingServer(depends_on_task({ID: slow}, *says("COMPLETED"))) as server:
+        goes_to(server)
+        stream = as_completed([ID, OTHER_ID])
+        assert (await anext(stream)).task_id == OTHER_ID
+        await asyncio.sleep(10.0)
+        assert connections_at(server) == 0
+        assert [(outcome.task_id, outcome.error) for outcome in await listed(stream)] == [(ID, None)]
+        assert (len(server.requests), server.connections) == (2, 2)
+
+
+@pytest.mark.looptime
+async def test_calls_that_never_got_to_ask_leave_nothing(goes_to: GoesTo) -> None:
+    """Calls that were cancelled before their first exchange began don't keep open what later ones open."""
+    async with MisbehavingServer(*says("QUEUED")) as server:
+        goes_to(server)
+        held = watch(ID)
+        assert await anext(held) == "QUEUED"
+        for count in range(5):
+            waiting = asyncio.create_task(wait_for_result(OTHER_ID))
+            await turns(count)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert (await fetch(OTHER_ID)).status == "QUEUED"
+            await assert_nothing_is_left(server)
+
+
+def test_a_stream_belongs_to_the_loop_that_began_it(goes_to: GoesTo) -> None:
+    """A stream that began on one event loop and is used on another one says so."""
+    begun = as_completed(ids(2))
+
+    async def begin() -> None:
+        async with MisbehavingServer(*says("COMPLETED"), bad.silence()) as server:
+            goes_to(server)
+            assert (await anext(begun)).error is None
+
+    async def go_on() -> None:
+        await caught(asyncio.wait_for(anext(begun), 5), ConfigurationError)
+
+    asyncio.run(begin())
+    asyncio.run(go_on())
