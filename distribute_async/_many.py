@@ -24,7 +24,7 @@ from distribute_async._models import Outcome, R, Transition
 from distribute_async._observer import Hearing
 from distribute_async._poller import Poller
 from distribute_async._track import Track, checked_id
-from distribute_async._watch import Source
+from distribute_async._watch import Source, as_given
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -92,13 +92,24 @@ class TaskStream(Generic[T_co]):
 class _Member(Generic[R]):
     """One task of a crowd, as a waiter on its track."""
 
-    __slots__ = ("after", "before", "crowd", "cursor", "deadline", "failures_before", "hearing", "since", "track")
+    __slots__ = (
+        "after", "before", "crowd", "cursor", "deadline", "failures_before", "hearing", "since", "task_id", "track",
+    )  # fmt: skip
 
     def __init__(
-        self, crowd: Crowd[R, Any], track: Track[R], started: float, deadline: float, hearing: Hearing | None
+        self,
+        crowd: Crowd[R, Any],
+        track: Track[R],
+        task_id: str,
+        started: float,
+        deadline: float,
+        *,
+        hearing: Hearing | None,
     ) -> None:
         self.crowd = crowd
         self.track = track
+        #: As it was given, mostly the very text that the track has: one more for each adds up.
+        self.task_id = track.walk.task_id if task_id == track.walk.task_id else task_id
         #: Loop times.
         self.since = started
         self.deadline = deadline
@@ -256,7 +267,7 @@ class Crowd(Generic[R, T]):
             hearing = poller.telemetry.hear(track, kind=track.endpoint.name, task_id=task_id, is_fetch=False)
         if now - self._now > SAME_TIME:
             self._now, self._deadline = now, now + self.timeout
-        member = _Member(self, track, self._now, self._deadline, hearing)
+        member = _Member(self, track, task_id, self._now, self._deadline, hearing=hearing)
         self._keep(member)
         poller.join(track, member)
         if track.seen and member in track.waiters:
@@ -266,7 +277,8 @@ class Crowd(Generic[R, T]):
         """Something happened to its track, or its time is up."""
         track = member.track
         if self.wants_all:
-            self._items.extend(cast("list[T]", track.since(member.cursor)))
+            changes = [as_given(change, member.task_id) for change in track.since(member.cursor)]
+            self._items.extend(cast("list[T]", changes))
             member.cursor = track.seen
         if track.walk.error is not None:
             self.end(member, track.walk.error)
@@ -282,10 +294,10 @@ class Crowd(Generic[R, T]):
         """It has ended, in this error if any: tell it, and let go of the task."""
         track = member.track
         if error is not None:
-            error = track.told(error, self._elapsed(member))
+            error = track.told(error, member.task_id, self._elapsed(member))
         self._done += error is None
         self._failed += error is not None
-        self._tell_end(track.walk.task_id, track, error)
+        self._tell_end(member.task_id, track, error)
         if member.hearing is not None:
             member.hearing.end("result" if error is None else "error", error)
         self._let_go(member)

@@ -182,11 +182,11 @@ class Track(Generic[R]):
         """The transitions after the first `cursor` ones, as far as they are kept."""
         return self.history[max(0, cursor - self.forgotten) :]
 
-    def told(self, error: DistributeError, elapsed: float) -> DistributeError:
-        """A copy of an error for one wait of so many seconds, which says what was known of the task."""
+    def told(self, error: DistributeError, task_id: str, elapsed: float) -> DistributeError:
+        """A copy of an error for one wait of so many seconds, which says what was known of the task it gave so."""
         walk = self.walk
         status = walk.status or self.known_status
-        return error.told(task_id=walk.task_id or None, last_status=status, attempts=walk.attempts, elapsed=elapsed)
+        return error.told(task_id=task_id or None, last_status=status, attempts=walk.attempts, elapsed=elapsed)
 
 
 def checked_id(task_id: str | uuid.UUID) -> str:

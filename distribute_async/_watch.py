@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+from attrs import evolve
+
 from distribute_async._errors import DistributeError, TaskFailedError
 from distribute_async._models import R, Transition
 from distribute_async._observer import Hearing
@@ -62,8 +64,9 @@ def _status(transition: Transition[Any]) -> TaskStatus:
     return cast("TaskStatus", transition.status)  # a track keeps no other ones
 
 
-def _whole(transition: Transition[R]) -> Transition[R]:
-    return transition
+def as_given(transition: Transition[R], task_id: str) -> Transition[R]:
+    """A transition as it is told to somebody who gave the id so: the letters of one id may be of either case."""
+    return transition if transition.task_id == task_id else evolve(transition, task_id=task_id)
 
 
 class Watch(Generic[R]):
@@ -136,7 +139,7 @@ class Watch(Generic[R]):
         """The transitions since this watch began, the newest 1,000 of them."""
         if self._track is None:
             return ()
-        return tuple(self._track.since(self._first)[-HISTORY:])
+        return tuple(self.as_given(change) for change in self._track.since(self._first)[-HISTORY:])
 
     def __aiter__(self) -> Watch[R]:
         return self
@@ -150,6 +153,10 @@ class Watch(Generic[R]):
         Needs no clean-up either: it is an object and no generator.
         """
         return _Transitions(self)
+
+    def as_given(self, transition: Transition[R]) -> Transition[R]:
+        """A transition with the id as this watch was given it. For this library's own use."""
+        return as_given(transition, self._task_id)
 
     async def next_change(self, view: Callable[[Transition[R]], T]) -> T:
         """What one step of an iteration gives: the next transition, seen in this way. For this library's own use."""
@@ -258,7 +265,7 @@ class Watch(Generic[R]):
     def _told(self, error: DistributeError) -> DistributeError:
         if self._poller is None or self._track is None:
             return error.told(task_id=self._task_id, last_status=None, attempts=0, elapsed=0.0)
-        return self._track.told(error, self._poller.time() - self._started)
+        return self._track.told(error, self._task_id, self._poller.time() - self._started)
 
 
 class _Transitions(Generic[R]):
@@ -273,4 +280,4 @@ class _Transitions(Generic[R]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, Transition[R]]:
-        return self._watch.next_change(_whole)
+        return self._watch.next_change(self._watch.as_given)

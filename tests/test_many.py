@@ -147,6 +147,49 @@ async def test_an_id_given_twice_is_told_twice_and_asked_once(emulator: Emulator
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("end", ["COMPLETED", "ERROR"])
+async def test_everybody_is_told_the_id_as_given(end: str, emulator: Emulator, client: DistributeClient) -> None:
+    """An id may be written in either case: outcomes, transitions and errors have it as their own caller wrote it."""
+    lower = emulator.add_task(life((3.5, end)))
+    upper = lower.upper()
+    watches = {given: client.watch(given) for given in (lower, upper)}
+    following: list[Awaitable[Any]] = [
+        listed(client.watch_many([upper, lower])),
+        listed(client.as_completed([upper, lower])),
+        *(listed(watch.transitions()) for watch in watches.values()),
+    ]
+    changes, outcomes, *awaited = await asyncio.gather(*following)
+    assert sorted(map(brief, changes)) == sorted((given, status) for given in watches for status in ("QUEUED", end))
+    assert sorted(outcome.task_id for outcome in outcomes) == sorted(watches)
+    for (given, watch), seen in zip(watches.items(), awaited, strict=True):
+        assert [change.task_id for change in (*seen, *watch.history)] == [given] * 4
+        assert watch.task_id == given
+        if end == "ERROR":
+            assert (await caught(watch, TaskFailedError)).task_id == given
+    for outcome in outcomes:
+        assert outcome.error is None or outcome.task_id in str(outcome.error)
+
+
+@pytest.mark.looptime
+async def test_errors_have_the_id_as_given(emulator: Emulator, client: DistributeClient) -> None:
+    """Where following a task ends early, each caller's error and last transition have the id as it was given there."""
+    lower = str(uuid.uuid4())
+    following: list[Awaitable[Any]] = [
+        listed(client.watch_many([lower, lower.upper()])),
+        listed(client.as_completed([lower.upper(), lower])),
+        caught(client.watch(lower), NotFoundError),
+        caught(client.watch(lower.upper()), NotFoundError),
+    ]
+    changes, outcomes, *errors = await asyncio.gather(*following)
+    assert [error.task_id for error in errors] == [lower, lower.upper()]
+    for items in (changes, outcomes):
+        assert {item.task_id for item in items} == {lower, lower.upper()}
+        assert [item.error.task_id for item in items] == [item.task_id for item in items]
+    late = client.watch(lower.upper(), timeout=0)
+    assert (await caught(late, WaitTimeoutError)).task_id == lower.upper()
+
+
+@pytest.mark.looptime
 async def test_the_timeout_is_each_tasks_own(emulator: Emulator, client: DistributeClient) -> None:
     """A task is given up its timeout after it was taken, while the others go on; with None none is."""
     first, second = (emulator.add_task(life((1000.0, "COMPLETED"))) for _ in range(2))

@@ -619,19 +619,20 @@ async def test_what_is_under_way_in_the_body_comes_in(goes_to: GoesTo) -> None:
 
 
 @pytest.mark.looptime
-async def test_calls_that_never_got_to_ask_leave_nothing(goes_to: GoesTo) -> None:
-    """Calls that were cancelled before their first exchange began don't keep open what later ones open."""
-    async with MisbehavingServer(*says("QUEUED")) as server:
+async def test_a_poll_that_is_cut_before_it_began_leaves_nothing(goes_to: GoesTo) -> None:
+    """A stream that is closed in the same turn in which a step started a poll keeps nothing open, then or later."""
+    async with MisbehavingServer(depends_on_task({ID: says("QUEUED")[0]}, *says("COMPLETED"))) as server:
         goes_to(server)
-        held = watch(ID)
-        assert await anext(held) == "QUEUED"
-        for count in range(5):
-            waiting = asyncio.create_task(wait_for_result(OTHER_ID))
-            await turns(count)
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            assert (await fetch(OTHER_ID)).status == "QUEUED"
-            await assert_nothing_is_left(server)
+        stream = as_completed([ID, *ids(2)])
+        await anext(stream)
+        await asyncio.sleep(100.0)
+        asked = len(server.requests)
+        await anext(stream)
+        await stream.aclose()
+        await assert_nothing_is_left(server)
+        assert len(server.requests) == asked
+        assert (await fetch(ID)).status == "QUEUED"
+        await assert_nothing_is_left(server)
 
 
 def test_a_stream_belongs_to_the_loop_that_began_it(goes_to: GoesTo) -> None:
