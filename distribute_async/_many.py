@@ -92,27 +92,22 @@ class TaskStream(Generic[T_co]):
 class _Member(Generic[R]):
     """One task of a crowd, as a waiter on its track."""
 
-    __slots__ = (
-        "after", "before", "crowd", "cursor", "deadline", "failures_before", "hearing", "since", "task_id", "track",
-    )  # fmt: skip
+    __slots__ = ("after", "before", "crowd", "cursor", "failures_before", "hearing", "task_id", "times", "track")
 
     def __init__(
         self,
         crowd: Crowd[R, Any],
         track: Track[R],
         task_id: str,
-        started: float,
-        deadline: float,
-        *,
+        times: tuple[float, float],
         hearing: Hearing | None,
     ) -> None:
         self.crowd = crowd
         self.track = track
         #: As it was given, mostly the very text that the track has: one more for each adds up.
         self.task_id = track.walk.task_id if task_id == track.walk.task_id else task_id
-        #: Loop times.
-        self.since = started
-        self.deadline = deadline
+        #: Loop times: when it was taken, and until when it is followed. One pair for all that were taken at once.
+        self.times = times
         self.failures_before = track.walk.failures
         self.hearing = hearing
         #: Transitions told so far; joining others, it begins with the newest that they know.
@@ -120,6 +115,14 @@ class _Member(Generic[R]):
         #: The crowd's members beside it, in the order in which they came.
         self.before: _Member[R] | None = None
         self.after: _Member[R] | None = None
+
+    @property
+    def since(self) -> float:
+        return self.times[0]
+
+    @property
+    def deadline(self) -> float:
+        return self.times[1]
 
     @property
     def wants_all(self) -> bool:
@@ -170,9 +173,8 @@ class Crowd(Generic[R, T]):
         self._cut: list[asyncio.Task[Any]] = []
         self._is_closed = False
         self._started = 0.0
-        #: When the newest tasks were taken, and until when they are followed: for many at once the same two numbers,
-        #: since a float more for each is a lot.
-        self._now = self._deadline = -math.inf
+        #: The loop times of the newest tasks: see `_Member`.
+        self._times = (-math.inf, -math.inf)
         self._polls_before = 0
         self._done = 0
         self._failed = 0
@@ -265,9 +267,9 @@ class Crowd(Generic[R, T]):
         hearing = None
         if poller.telemetry is not None:
             hearing = poller.telemetry.hear(track, kind=track.endpoint.name, task_id=task_id, is_fetch=False)
-        if now - self._now > SAME_TIME:
-            self._now, self._deadline = now, now + self.timeout
-        member = _Member(self, track, task_id, self._now, self._deadline, hearing=hearing)
+        if now - self._times[0] > SAME_TIME:
+            self._times = now, now + self.timeout
+        member = _Member(self, track, task_id, self._times, hearing)
         self._keep(member)
         poller.join(track, member)
         if track.seen and member in track.waiters:
