@@ -197,7 +197,7 @@ async def test_a_mistake_of_the_library_hangs_nobody(
 ) -> None:
     """Should the library itself break within an exchange, that is a fault like others, and is logged."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(_poller, "decode", broken)
