@@ -836,6 +836,58 @@ async def test_many_async_ids_at_once_do_not_hold_up_the_loop(client: Distribute
 
 
 @pytest.mark.looptime
+async def test_a_long_list_does_not_hold_up_the_loop(client: DistributeClient) -> None:
+    """Ids that are all there at once are taken a hundred at a time, and others have their turns between."""
+    taken = 0
+    seen = []
+
+    def source() -> Iterator[str]:
+        nonlocal taken
+        for task_id in ids(550):
+            taken += 1
+            yield task_id
+
+    async def look_on() -> None:
+        while taken < 550:
+            seen.append(taken)
+            await asyncio.sleep(0)
+
+    looking_on = asyncio.create_task(look_on())
+    await asyncio.sleep(0)
+    assert len(await listed(client.as_completed(source(), timeout=5.0))) == 550
+    await looking_on
+    assert all(later - earlier <= 100 for earlier, later in pairwise([*seen, taken]))
+
+
+@pytest.mark.looptime
+async def test_a_step_minds_only_what_came_due_since_the_last(emulator: Emulator, client: DistributeClient) -> None:
+    """What a step takes doesn't grow with the steps before it."""
+    restless = [(2.0 * n, ("QUEUED", "POSTPONED")[n % 2]) for n in range(200)]
+    stream = client.watch_many([emulator.add_task(restless) for _ in range(5)])
+    taken = []
+    for _ in range(40):
+        await anext(stream)
+        await asyncio.sleep(5)  # the others' changes come in, and their next polls come due
+        taken.append(await calls_of(anext(stream)))
+    await stream.aclose()
+    assert max(taken[30:]) <= 2 * max(taken[:10])
+
+
+@pytest.mark.looptime
+async def test_a_task_that_is_late_at_once_ends_once(emulator: Emulator, client: DistributeClient) -> None:
+    """Beside others who know the task already, one that is given no time has one outcome: that its time is up."""
+    task_id = emulator.add_task(life())
+    beside = client.watch(task_id)
+    assert await anext(beside) == "QUEUED"
+    for follow in (client.as_completed, client.watch_many):
+        stream: TaskStream[Any] = follow([task_id], timeout=0)
+        *_, last = items = await listed(stream)
+        assert isinstance(last.error, WaitTimeoutError)
+        assert [item.error for item in items[:-1]] == [None] * (len(items) - 1)
+        assert (stream.progress.waiting, stream.progress.failed) == (0, 1)
+
+
+@pytest.mark.looptime
 async def test_progress(emulator: Emulator, client: DistributeClient) -> None:
     """`progress` tells what waits, what is done, how many polls it took, and when it will be over at this rate."""
     everyone = [emulator.add_task(life((2.0 * n + 1.5, "ERROR" if n == 0 else "COMPLETED"))) for n in range(4)]
@@ -852,9 +904,11 @@ async def test_progress(emulator: Emulator, client: DistributeClient) -> None:
     await listed(stream)
     assert (stream.progress.waiting, stream.progress.done, stream.progress.eta) == (0, 3, 0.0)
     assert "done=3" in repr(stream)
+    progress_polls = len(emulator.requests)
     endless = client.as_completed(iter(everyone))
     await anext(endless)
     assert endless.progress.eta is None
+    assert endless.progress.polls == len(emulator.requests) - progress_polls
     await endless.aclose()
 
 
