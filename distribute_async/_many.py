@@ -58,8 +58,11 @@ class TaskStream(Generic[T_co]):
     that the specification refuses gives an item with an `InvalidTaskIdError`. What the iterable of ids raises is raised
     here; after that the iteration may be resumed for the tasks that are followed already.
 
+    An iterable that ends in a `CancelledError` of its own raises a `DistributeError` that says so.
+
     Leaving the loop early needs no clean-up: nothing new starts, at most the exchanges under way finish. Dropping the
-    stream, or `aclose()`, cuts these too. Closing the client gives each task that is followed an item with a
+    stream, or `aclose()`, cuts these too, and cancels an async iterable of ids if it is being waited for at that
+    moment; one that isn't can be used further. Closing the client gives each task that is followed an item with a
     `ClientClosedError`; then one is raised if there are more ids.
     """
 

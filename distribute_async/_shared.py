@@ -1,7 +1,8 @@
 """The module-level functions, such as `wait_for_result`: a client of the environment, shared on each event loop.
 
 The calls of one event loop use one client, so that they share polls, pauses and connections. Its connections are
-open only while somebody is suspended in one of these calls, and it is gone with the last `Watch` that knows it.
+open only while somebody is suspended in one of these calls, or what a stream left under way hasn't ended; and it is
+gone with the last `Watch` or stream that knows it.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Watch(Generic[R]):
         return self.next_change(_status)
 
     def transitions(self) -> AsyncIterator[Transition[R]]:
-        """Iterate over the changes as `Transition`s. It moves the watch's one cursor, and ends as an iteration does.
+        """Iterate with a `Transition` for each change. It moves the watch's one cursor, and ends as an iteration does.
 
         Needs no clean-up either: it is an object and no generator.
         """
