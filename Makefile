@@ -38,7 +38,7 @@ soak: .venv/.dev ## ten minutes of thousands of waits through faults, outages an
 	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600)
 
 machine: .venv/.dev ## 20,000 random runs of the state machine
-	DISTRIBUTE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest --timeout 0 tests/machine
+	DISTRIBUTE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest --timeout 0 --override-ini faulthandler_timeout=0 tests/machine
 
 fuzz: .venv/.dev ## ten minutes of fuzzing the codec
 	$(PIP) --group fuzz

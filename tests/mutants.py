@@ -50,6 +50,9 @@ LIBRARIES = ["aiohttp.web", "backoff", "cattrs", "hypothesis", "looptime", "pyte
 
 #: Nobody reads how an assertion failed, and to make that readable takes time; as does measuring memory.
 _PYTEST = ["-q", "--assert=plain", "-p", "no:cacheprovider", "-k", "not one_answer_costs"]
+#: Each mutant has its own limits (`_fork`): pytest-timeout would take over the alarm, and faulthandler's exit code of 1
+#: would say that the mutant survived.
+_PYTEST += ["--override-ini=timeout=0", "--override-ini=faulthandler_timeout=0"]
 _HERE = Path(__file__).parent
 _KILLED, _SURVIVED, _STILLBORN = 0, 1, 2
 
