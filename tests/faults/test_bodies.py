@@ -243,6 +243,8 @@ COSTLY = [
     *("a gzip bomb", "a gzip bomb that begins well", "a gzip bomb of 1,024 members"),
     *("a deflate bomb", "a raw deflate bomb", "a brotli bomb", "a zstd bomb"),
 ]
+#: Those that aiohttp can't undo here, for want of a library.
+NOT_UNDONE = {name for name, has in [("a brotli bomb", HAS_BROTLI), ("a zstd bomb", HAS_ZSTD)] if not has}
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +262,7 @@ def costs() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", COSTLY)
 def test_no_answer_costs_much_memory(costs: dict[str, dict[str, Any]], name: str) -> None:
     """50 MB, a bomb of 1 GiB and endless chunks cost under 64 MiB of extra memory, and one answer ends the call."""
-    if name not in costs:
+    if name in NOT_UNDONE:
         pytest.skip("aiohttp doesn't undo this encoding here")
     cost = costs[name]
     assert (cost["ending"], cost["requests"]) == ("APIResponseValidationError too_large", 2)
@@ -268,5 +270,5 @@ def test_no_answer_costs_much_memory(costs: dict[str, dict[str, Any]], name: str
 
 
 def test_every_cost_is_judged(costs: dict[str, dict[str, Any]]) -> None:
-    """No answer is measured and then forgotten."""
-    assert costs.keys() <= set(COSTLY)
+    """All answers are measured but those that can't be undone here, and none is measured and then forgotten."""
+    assert costs.keys() == set(COSTLY) - NOT_UNDONE
