@@ -250,23 +250,28 @@ HANGING: dict[str, list[Behaviour]] = {
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-@pytest.mark.parametrize("script", HANGING.values(), ids=HANGING)
-async def test_closing_ends_running_waits(script: list[Behaviour], wait: Wait) -> None:
+@pytest.mark.parametrize("is_given", [False, True], ids=["own session", "given session"])
+@pytest.mark.parametrize(
+    ("wait", "script"),
+    # A fetch is never between two polls.
+    [(wait, place) for wait in WAITS for place in HANGING if (wait, place) != ("fetch", "between polls")],
+)
+async def test_closing_ends_running_waits(wait: str, script: str, is_given: bool) -> None:
     """`close()` ends every wait at once with ClientClosedError, and leaves nothing running and nothing open."""
-    async with MisbehavingServer(*script) as server:
-        async with new_client(server.url, retry=Retry(attempts=99)) as client:
-            if wait is WAITS["fetch"] and script is HANGING["between polls"]:
-                return  # a fetch has no such place
-            waits = [asyncio.ensure_future(wait(client)) for _ in range(3)]
+    async with MisbehavingServer(*HANGING[script]) as server, aiohttp.ClientSession() as session:
+        given = {"session": session} if is_given else {}
+        async with new_client(server.url, retry=Retry(attempts=99), **given) as client:
+            waits = [asyncio.ensure_future(WAITS[wait](client)) for _ in range(3)]
             await asyncio.sleep(20.5)
             began = now()
+        assert_nothing_runs(client, but=waits)
         errors = [await caught(waiting, ClientClosedError) for waiting in waits]
         assert now() == began
+        assert_nothing_runs(client)
         assert len({id(error) for error in errors}) == 3
         assert {error.task_id for error in errors} == {ID}
-        await turns(5)
-        assert_nothing_runs(client)
+        await session.close()
+        await turns(5)  # the server's own, to see that its connections are closed
         assert connections_at(server) == 0
         await assert_silence(server)
         assert repr(client) == "<DistributeClient for 127.0.0.1 (closed)>"
@@ -283,6 +288,21 @@ async def test_closing_ends_waits_that_are_held_back() -> None:
         errors = await asyncio.gather(*waits, return_exceptions=True)
         assert {type(error) for error in errors} == {ClientClosedError}
         assert len(server.requests) == 1
+
+
+@pytest.mark.looptime
+async def test_closing_cuts_what_nobody_is_suspended_on() -> None:
+    """`close()` cuts the exchanges of a stream whose reader is busy elsewhere, and doesn't wait for their answers."""
+    async with MisbehavingServer(DONE, bad.silence()) as server, new_client(server.url) as client:
+        stream = client.as_completed(ids(20))
+        await anext(stream)
+        assert client.stats().exchanges == 19
+        began = now()
+        await client.close()
+        assert now() == began
+        assert_nothing_runs(client)
+        outcomes = [outcome async for outcome in stream]
+        assert [type(outcome.error) for outcome in outcomes] == [ClientClosedError] * 19
 
 
 @pytest.mark.looptime

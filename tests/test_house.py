@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -165,13 +166,22 @@ def test_importing_the_library_loads_no_extra() -> None:
 
 @pytest.mark.parametrize("module", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda module: module.stem)
 def test_every_test_says_what_must_hold(module: Path) -> None:
-    """A test's docstring is one sentence."""
+    """A test's docstring is one sentence, and no test returns before it has shown that it holds."""
     tests = [
         node
         for node in ast.walk(ast.parse(module.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     ]
     assert [node.name for node in tests if not (ast.get_docstring(node) or "").endswith(".")] == []
+    assert [node.name for node in tests if any(isinstance(part, ast.Return) for part in own_parts(node))] == []
+
+
+def own_parts(function: ast.AST) -> Iterator[ast.AST]:
+    """What stands in a function, but not in those within it."""
+    for part in ast.iter_child_nodes(function):
+        if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield part
+            yield from own_parts(part)
 
 
 def all_subclasses(kind: type[BaseException]) -> set[type[BaseException]]:

@@ -616,6 +616,7 @@ async def test_leaving_leaves_nothing(how: str) -> None:
         requests = len(server.requests)
         if how == "aclose":
             await stream.aclose()
+            assert_nothing_runs(client)
         elif how == "drop":
             del stream
         if how in {"break", "cancel"}:
