@@ -11,9 +11,11 @@ import pytest
 
 from distribute_async import (
     APIConnectionError,
+    APIResponseValidationError,
     DistributeClient,
     Limits,
     Pacing,
+    PermissionDeniedError,
     RateLimitError,
     Retry,
     WaitTimeoutError,
@@ -21,7 +23,7 @@ from distribute_async import (
 from distribute_async._poller import Poller
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
-from tests.waiting import EVERY_SECOND, ID, RARELY, assert_nothing_runs, caught, ids, new_client, now, says
+from tests.waiting import EVERY_SECOND, ID, RARELY, assert_nothing_runs, body, caught, ids, new_client, now, says
 
 
 def poller_of(client: DistributeClient) -> Poller:
@@ -234,6 +236,28 @@ async def test_an_id_that_failed_is_asked_anew_by_those_who_come_later() -> None
         assert (await client.watch(ID)).text == "the answer"
         with pytest.raises(Exception, match="403"):
             await failed
+
+
+@pytest.mark.looptime
+async def test_an_equal_body_with_another_status_code_is_another_answer() -> None:
+    """Only a 200 with the bytes of the last 200 is the same answer again: a 403 that echoes them ends the wait."""
+    queued = body("QUEUED")
+    script = [bad.good(queued), bad.status(500, queued), bad.good(queued), bad.status(403, queued)]
+    async with MisbehavingServer(*script) as server, new_client(server.url) as client:
+        watch = client.watch(ID)
+        assert await anext(watch) == "QUEUED"
+        error = await caught(watch, PermissionDeniedError)
+        assert error.attempts == 4
+        assert watch.status == "QUEUED"
+
+
+@pytest.mark.looptime
+async def test_an_equal_body_that_means_nothing_stays_a_fault() -> None:
+    """A broken answer is broken each time, however often the same bytes come after a good one."""
+    script = [*says("QUEUED"), *[bad.good({"status": 7})] * 3, *says("COMPLETED")]
+    async with MisbehavingServer(*script) as server, new_client(server.url) as client:
+        error = await caught(client.wait_for_result(ID), APIResponseValidationError)
+        assert (error.attempts, error.last_status) == (4, "QUEUED")
 
 
 @pytest.mark.looptime
