@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterable
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distribute_async import DistributeClient, Pacing, TaskStatus
-from distribute_async._hazard import BINS
-from distribute_async._learning import MEMORY, MOST_MODELS, LearnedPacing, Learning, Phase
+from distribute_async import ChatResult, DistributeClient, Pacing, TaskStatus
+from distribute_async._hazard import BINS, EDGES, PRIOR, Ages
+from distribute_async._learning import MEMORY, MOST_MODELS, Course, LearnedPacing, Learning, Phase
 from distribute_async.emulator import Emulator
 from tests.waiting import now
 
@@ -68,6 +69,10 @@ def mean_delay(found: list[tuple[int, float]]) -> float:
 
 def cost(found: list[tuple[int, float]]) -> float:
     return mean_polls(found) * mean_delay(found)
+
+
+def answer(status: str) -> ChatResult:
+    return ChatResult(status=TaskStatus(status), created=0, model="m", choices=())
 
 
 def only(learning: Learning) -> LearnedPacing:
@@ -230,6 +235,84 @@ def test_an_end_may_be_anywhere_between_two_polls() -> None:
     assert 6.5 < only(learning).p90_age < 8.5
 
 
+def test_the_part_of_a_bin_that_a_task_was_on_counts() -> None:
+    """A task counts in a bin by the part of it that it was on: half of it where it left within, or came so far."""
+    start, end = EDGES[60], EDGES[61]
+    middle = (start + end) / 2
+    left, on = Ages(), Ages()
+    for _ in range(100):
+        left.add(start, end, left=True)
+        on.add(start, middle, left=False)
+    assert (left.ended[60], left.passed[60]) == (pytest.approx(100), pytest.approx(50))
+    assert (on.ended[60], on.passed[60]) == (0, pytest.approx(50))
+    left.learn(1.0)
+    assert left.still_on(end) / left.still_on(start) == pytest.approx(math.exp(-(100 + PRIOR) / (50 + 1)))
+
+
+def test_the_queue_gets_few_polls_where_the_work_is_seen() -> None:
+    """Queue and work of one length: where work is seen, the queue's end delays nothing, and most polls go to the work;
+    where half of the tasks end without having been seen at work, most go to the queue."""
+    rng = random.Random(1)
+    lengths = [(10 * rng.lognormvariate(0, 0.3), 10 * rng.lognormvariate(0, 0.3)) for _ in range(300)]
+    seen, half_seen = new_learning(12), new_learning(12)
+    follow(seen, lengths)
+    follow(half_seen, [(queue, 0.001 if n % 2 else work) for n, (queue, work) in enumerate(lengths)])
+    waiting, working = (learned.polls for learned in seen.report())
+    assert working > 1.6 * waiting
+    waiting, working = (learned.polls for learned in half_seen.report())
+    assert waiting > 1.4 * working
+
+
+def test_what_is_reported_is_what_is_done() -> None:
+    """The gaps in the report are those of a task that is on for long, in the queue and at work after it."""
+    rng = random.Random(1)
+    learning = Learning(Pacing.learned(6, max=1000.0, jitter=lambda span: span / 2))
+    # Half of the tasks have no queue.
+    follow(learning, [(40.0 * rng.uniform(0.9, 1.1) * (n % 2), 40.0 * rng.uniform(0.9, 1.1)) for n in range(300)])
+    for learned in learning.report():
+        queue = 0.0 if learned.phase == "waiting" else 0.5 * 40.0
+        age, gaps = 0.0, []
+        while age < 40.0:
+            gaps.append(learning.interval("chat", "m", Phase(learned.phase), age, 99, waited=queue + age))
+            age += gaps[-1]
+        assert learned.longest_gap == pytest.approx(max(gaps), rel=0.05)
+
+
+def test_what_was_never_seen_may_happen() -> None:
+    """A task that is on for longer than all before it is asked for at a few hundredths of its age, as none is surer."""
+    learning = Learning(Pacing.learned(max=1000.0, jitter=none))
+    for _ in range(100):
+        learning.observed("chat", "m", WORKING, 0.0, 58.0, left=False)
+        learning.observed("chat", "m", WORKING, 58.0, 62.0, left=True)
+    for age in (120.0, 200.0, 400.0):
+        assert learning.interval("chat", "m", WORKING, age, 0, waited=age) < 0.05 * age
+
+
+def test_tasks_that_needed_too_many_polls_spoil_nothing() -> None:
+    """Where `max` forced many more polls than were asked for, quicker tasks later take as many as were asked for."""
+    learning = Learning(Pacing.learned(max=1.0, jitter=none))
+    for age, count in [(100.0, 60), (5.0, 300)]:
+        for _ in range(count):
+            learning.observed("chat", "m", WORKING, 0.0, age - 0.1, left=False)
+            learning.observed("chat", "m", WORKING, age - 0.1, age + 0.1, left=True)
+            learning.interval("chat", "m", WORKING, 0.0, 0, waited=0.0)
+    assert only(learning).median_age == pytest.approx(5.0, rel=0.02)
+    assert 1 + only(learning).polls == pytest.approx(10, rel=0.1)
+
+
+def test_time_in_the_queue_allows_longer_gaps_at_work() -> None:
+    """A gap may be as long as half of what was waited in all, the queue before it included."""
+    learning = Learning(Pacing.learned(max=1000.0, jitter=none))
+    for _ in range(100):
+        learning.observed("chat", "m", WORKING, 0.0, 58.0, left=False)
+        learning.observed("chat", "m", WORKING, 58.0, 62.0, left=True)
+    queued, begun = (answer("QUEUED"), answer("PROCESSING"))
+    late, early = Course(learning, "chat", 0.0), Course(learning, "chat", 0.0)
+    late.interval(queued, 0, 0.0)
+    late.interval(queued, 1, 9.0)
+    assert late.interval(begun, 0, 10.0) > early.interval(begun, 0, 0.0) + 4.0
+
+
 def test_each_phase_has_its_clock() -> None:
     """Work is learned from its own start, however long the queue was, and both phases share the polls asked for."""
     rng = random.Random(1)
@@ -296,7 +379,7 @@ def test_memory_is_bounded() -> None:
     assert len(models) == MOST_MODELS
     assert set(models) == {"in use", *(f"model {n}" for n in range(2_000 - MOST_MODELS + 1, 2_000))}
     (used,) = [learned for learned in learning.report() if learned.model == "in use"]
-    assert used.ends < 2 * MEMORY
+    assert MEMORY / 2 < used.ends < 2 * MEMORY  # heard of all the time, it was never forgotten
     learning.observed("chat", "x" * 1_000_000, WORKING, 0.0, 1.0, left=True)
     assert max(len(learned.model) for learned in learning.report()) == 100
     (ages, _) = next(iter(learning._lives.values())).phases.values()
