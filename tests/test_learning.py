@@ -243,8 +243,8 @@ def test_the_part_of_a_bin_that_a_task_was_on_counts() -> None:
     for _ in range(100):
         left.add(start, end, left=True)
         on.add(start, middle, left=False)
-    assert (left.ended[60], left.passed[60]) == (pytest.approx(100), pytest.approx(50))
-    assert (on.ended[60], on.passed[60]) == (0, pytest.approx(50))
+    assert [left.ended[60], left.passed[60]] == pytest.approx([100, 50])
+    assert [on.ended[60], on.passed[60]] == pytest.approx([0, 50])
     left.learn(1.0)
     assert left.still_on(end) / left.still_on(start) == pytest.approx(math.exp(-(100 + PRIOR) / (50 + 1)))
 
