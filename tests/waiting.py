@@ -128,6 +128,13 @@ def connections_in_use(client: DistributeClient) -> int:
     return 0 if session is None else len(connector_of(session)._acquired)
 
 
+def idle_connections(client: DistributeClient) -> int:
+    """The open connections that a client keeps in its own pool for its next requests."""
+    session = client._session._own
+    pools = {} if session is None else connector_of(session)._conns
+    return sum(protocol.is_connected() for pool in pools.values() for protocol, _ in pool)
+
+
 def connector_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
     """The pool of a session."""
     assert session.connector is not None
