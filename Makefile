@@ -3,15 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet install --constraint constraints.txt
 
-.PHONY: demo test format check types unit docs soak machine fuzz mutants bench clean help
+.PHONY: demo test format check types lowest lowest-pins unit docs soak machine fuzz mutants bench clean help
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: .venv/.demo ## submit and follow tasks on a local emulator, a picture and a sound too; no key, no network
 	@$(BIN)/distribute-async demo
 
-test: check types unit docs ## everything that CI runs: format, lint, types, tests, documentation
+test: check types lowest unit docs ## everything that CI runs: format, lint, types, tests, documentation
 
 format: .venv/.dev ## rewrite the code the way `make check` wants it
 	$(BIN)/ruff check --fix
@@ -31,6 +31,24 @@ docs: .venv/.dev ## build the documentation into docs/_build/html
 unit: .venv/.dev
 	@sh tests/integrations/install-browser.sh
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov --cov-report=term
+
+# A slice of the tests, of all that meets a library of others', with the lowest versions that pyproject.toml allows. The
+# options are for pytest 8.3, which doesn't know all settings there.
+LOWEST := tests/test_codec.py tests/test_models.py tests/test_settings.py tests/test_requests.py tests/test_watch.py \
+	tests/test_client.py tests/test_submit.py tests/cli/test_help.py tests/cli/test_submit.py tests/cli/test_terminal.py \
+	tests/cli/test_wait.py tests/integrations/test_streams.py tests/integrations/test_problems.py \
+	tests/integrations/test_sse.py tests/telemetry/test_opentelemetry.py tests/testing/test_fixtures.py
+
+lowest: .venv-lowest/.made ## a slice of the tests with the lowest versions of all dependencies
+	.venv-lowest/bin/pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal \
+		--override-ini 'addopts=-ra --strict-markers' -W ignore::pytest.PytestConfigWarning \
+		-p no:cacheprovider -k 'not five_hundred' $(LOWEST)
+
+lowest-pins: .venv/.dev ## write constraints-lowest.txt anew, after a change of what pyproject.toml asks for
+	$(PIP) uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --resolution lowest-direct --all-extras \
+		--group lowest --no-annotate --custom-compile-command 'make lowest-pins' --upgrade \
+		--output-file constraints-lowest.txt pyproject.toml
 
 # The long suites; shorter slices of each run in `make test`.
 
@@ -65,5 +83,13 @@ mutants: .venv/.dev ## mutation testing of the modules that decide; about an hou
 	$(PIP) --editable '.[cli,speed,fastapi,otel,testing]' --group dev
 	@touch $@
 
+.venv-lowest/.made: pyproject.toml constraints-lowest.txt
+	rm -rf .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip --quiet install 'pip>=25.1'
+	.venv-lowest/bin/python -m pip --quiet install --constraint constraints-lowest.txt \
+		--editable '.[cli,speed,fastapi,otel,testing]' --group lowest
+	@touch $@
+
 clean: ## remove what the other targets made
-	rm -rf .venv docs/_build .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist
+	rm -rf .venv .venv-lowest docs/_build .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist

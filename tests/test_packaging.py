@@ -8,10 +8,12 @@ import tomllib
 import zipfile
 from collections.abc import Sequence
 from email.parser import Parser
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from attrs import frozen
+from packaging.requirements import Requirement
 
 from distribute_async.emulator import Emulator
 from tests.wheels import ROOT, environment_with
@@ -122,3 +124,15 @@ def test_the_metadata_is_whole(installed: Installed) -> None:
     assert sorted(line.partition(">=")[0] for line in needed) == ["aiohttp", "attrs", "backoff", "cattrs"]
     assert set(metadata.get_all("Provides-Extra") or []) == set(PROJECT["optional-dependencies"])
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
+
+
+def test_the_lowest_versions_are_what_is_tried() -> None:
+    """constraints-lowest.txt, which `make lowest` installs, pins each dependency of a user's at its floor."""
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pins = {pin.name: pin.specifier for pin in (Requirement(line) for line in lines if not line.startswith("#"))}
+    floors = [Requirement(text) for text in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())]
+    assert len(floors) >= 12
+    for floor in floors:
+        (lowest,) = floor.specifier
+        assert lowest.operator == ">="
+        assert pins[floor.name].contains(lowest.version), f"{floor} isn't what is pinned: make lowest-pins"
