@@ -62,9 +62,8 @@ fuzz: .venv/.dev ## ten minutes of fuzzing the codec
 	$(PIP) --group fuzz
 	$(BIN)/python -m tests.fuzz.codec -max_total_time=$(or $(SECONDS),600)
 
-bench: .venv/.dev ## this library and its peers on one local server; over two hours, BENCH=--quick for less
-	$(PIP) --requirement benchmarks/requirements.txt
-	$(BIN)/python -m benchmarks --write docs/benchmarks.md $(BENCH)
+bench: .venv-bench/.made ## this library and its peers on one local server; over two hours, BENCH=--quick for less
+	.venv-bench/bin/python -m benchmarks --write docs/benchmarks.md $(BENCH)
 
 mutants: .venv/.dev ## mutation testing of the modules that decide; about an hour
 	$(PIP) --group mutants
@@ -91,5 +90,13 @@ mutants: .venv/.dev ## mutation testing of the modules that decide; about an hou
 		--editable '.[cli,speed,fastapi,otel,testing]' --group lowest
 	@touch $@
 
+# Apart from the others: what the peers bring along, such as another resolver for aiohttp, is not what users have.
+.venv-bench/.made: pyproject.toml benchmarks/requirements.txt
+	rm -rf .venv-bench
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip --quiet install --constraint constraints.txt --editable '.[speed]' \
+		--requirement benchmarks/requirements.txt
+	@touch $@
+
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-lowest docs/_build .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist
+	rm -rf .venv .venv-* docs/_build .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist
