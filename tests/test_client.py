@@ -68,7 +68,7 @@ SESSIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "cookies": lambda: {"cookies": {"a": "b"}, "cookie_jar": aiohttp.CookieJar(unsafe=True)},
     "small pool": lambda: {"connector": aiohttp.TCPConnector(limit=1)},
     "no keep-alive": lambda: {"connector": aiohttp.TCPConnector(force_close=True)},
-    "short timeouts": lambda: {"timeout": aiohttp.ClientTimeout(total=1e-9, sock_read=1e-9)},
+    "short timeouts": lambda: {"timeout": aiohttp.ClientTimeout(total=1.0, sock_read=1.0)},
     "no decompression": lambda: {"auto_decompress": False},
     "another base": lambda: {"base_url": "http://127.0.0.1:9/elsewhere/"},
     "a trace": lambda: {"trace_configs": [aiohttp.TraceConfig()]},
@@ -85,10 +85,9 @@ async def _forbid(response: aiohttp.ClientResponse) -> None:
 @pytest.mark.parametrize("options", SESSIONS.values(), ids=SESSIONS)
 async def test_a_callers_session_is_used_and_left_as_it_was(options: Callable[[], dict[str, Any]]) -> None:
     """Whatever the session is set up for, our exchanges work over it, and it is neither closed nor changed."""
-    packed = bad.raw(
-        bad.answer(gzip.compress(json.dumps(body("QUEUED")).encode()), headers={"Content-Encoding": "gzip"})
-    )
-    script = [bad.status(500), bad.status(302, Location="/"), packed, *says("COMPLETED")]
+    packed = bad.answer(gzip.compress(json.dumps(body("QUEUED")).encode()), headers={"Content-Encoding": "gzip"})
+    slow = bad.in_turn(bad.raw(packed[:-9]), bad.pause(2.0), bad.raw(packed[-9:]))
+    script = [bad.status(500), bad.status(302, Location="/"), slow, *says("COMPLETED")]
     async with MisbehavingServer(*script) as server, aiohttp.ClientSession(**options()) as session:
         before = seen_of(session)
         async with new_client(server.url, session=session) as client:
@@ -194,6 +193,39 @@ async def test_nothing_is_opened_before_the_first_use() -> None:
         await client.close()
         await turns(5)
         assert connections_at(server) == 0
+
+
+@pytest.mark.looptime
+async def test_the_pool_has_no_bound_of_its_own() -> None:
+    """As many exchanges as `max_in_flight` allows run at once, each on a connection of its own."""
+    limits = Limits(max_in_flight=150)
+    async with MisbehavingServer(bad.silence()) as server, new_client(server.url, limits=limits) as client:
+        waits = []
+        for task_id in ids(200):
+            waits.append(asyncio.create_task(client.wait_for_result(task_id, timeout=9)))
+            await asyncio.sleep(0.01)  # a socket that listens takes a hundred connections in one moment
+        assert len(server.requests) == server.connections == 150
+        await asyncio.wait(waits)
+
+
+async def test_nothing_is_taken_from_the_environment_or_from_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The client's own session heeds no proxy and no password of the environment, and gives no cookie back."""
+    (tmp_path / ".netrc").write_text("machine localhost login somebody password something\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{bad.free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    queued = bad.good(body("QUEUED"), **{"Set-Cookie": "session=1; Path=/"})
+    async with MisbehavingServer(queued) as server:
+        # Of an address in figures aiohttp would take no cookie anyway.
+        async with new_client(f"http://localhost:{server.port}", retry=Retry(attempts=1)) as client:
+            for task_id in ids(2):
+                await client.fetch(task_id)
+        assert [request.header("cookie") for request in server.requests] == [[], []]
+        assert {tuple(request.header("authorization")) for request in server.requests} == {(KEY,)}
 
 
 def test_a_client_can_be_made_without_a_loop() -> None:

@@ -37,6 +37,7 @@ def assert_books_are_right(poller: Poller) -> None:
     dead = [entry for entry in schedule._heap if entry[2] is None]
     assert schedule._dead == len(dead)
     assert all(entry[2] is None or entry[2].entry is entry for entry in schedule._heap)
+    assert all(schedule._heap[(n - 1) // 2] <= entry for n, entry in enumerate(schedule._heap) if n)
     for track in poller._active:
         assert track.waiters
         assert track.exchange is not None or track.entry is not None or track in poller._ready
@@ -108,6 +109,30 @@ async def test_waits_that_are_over_leave_no_entries() -> None:
         long.cancel()
         await asyncio.wait([long])
         assert_nothing_runs(client)
+
+
+@pytest.mark.looptime
+async def test_what_is_left_after_tidying_comes_in_its_order() -> None:
+    """After most of hundreds of waits have left, the others are still attended to at their own deadlines."""
+    chance = random.Random(1)
+    async with (
+        MisbehavingServer(*says("QUEUED")) as server,
+        new_client(server.url, pacing=RARELY) as client,
+    ):
+        timeouts = {task_id: chance.uniform(10.0, 90.0) for task_id in ids(400)}
+        waits = {
+            task_id: asyncio.create_task(client.wait_for_result(task_id, timeout=seconds))
+            for task_id, seconds in timeouts.items()
+        }
+        await asyncio.sleep(1)
+        for task_id in chance.sample(list(waits), 300):
+            waits.pop(task_id).cancel()
+            await asyncio.sleep(0.001)
+            assert_books_are_right(poller_of(client))
+        errors = await asyncio.gather(*waits.values(), return_exceptions=True)
+        late = [error.elapsed - timeouts[str(error.task_id)] for error in errors if isinstance(error, WaitTimeoutError)]
+        assert len(late) == 100
+        assert max(late) < 0.05
 
 
 @pytest.mark.looptime

@@ -125,6 +125,13 @@ async def test_error_is_yielded_and_raised_only_by_awaiting(emulator: Emulator, 
 
 
 @pytest.mark.looptime
+async def test_a_fetch_takes_any_status(emulator: Emulator, client: DistributeClient) -> None:
+    """`fetch` tells how a task is: one that ended in ERROR is an answer like others."""
+    for status in ("CREATED", "COMPLETED", "ERROR"):
+        assert (await client.fetch(emulator.add_task([(0, status)]))).status == status
+
+
+@pytest.mark.looptime
 async def test_wait_for_result_raises_where_the_task_failed(emulator: Emulator, client: DistributeClient) -> None:
     """`wait_for_result` never gives back a failed task as a result."""
     error = await caught(client.wait_for_result(emulator.add_task([(0, "ERROR")])), TaskFailedError)
@@ -298,7 +305,9 @@ async def test_a_timeout_stays_that_watchs_ending(emulator: Emulator, client: Di
     """A watch that timed out says so again; another watch on the same id goes on."""
     task_id = emulator.add_task([(0, "QUEUED"), (20, "COMPLETED")])
     watch = client.watch(task_id, timeout=5)
-    assert await caught(watch, WaitTimeoutError) is not await caught(watch, WaitTimeoutError)
+    errors = [await caught(watch, WaitTimeoutError) for _ in range(3)]
+    assert len({id(error) for error in errors}) == 3
+    assert {(error.task_id, error.last_status, str(error)) for error in errors} == {(task_id, "QUEUED", str(errors[0]))}
     assert (await client.wait_for_result(task_id)).text
     await caught(watch, WaitTimeoutError)
 
