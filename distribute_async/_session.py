@@ -6,6 +6,7 @@ Used by `_poller`, which also cuts what takes too long. It knows nothing of task
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
 from collections.abc import Callable, Mapping
@@ -112,6 +113,7 @@ class Session:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout)
         self._given = given
         self._own: aiohttp.ClientSession | None = None
+        self._closing = asyncio.Lock()
         self._proxy = proxy
         self._ssl = ssl_context
         authorization = headers["authorization"]
@@ -151,9 +153,10 @@ class Session:
 
     async def close(self) -> None:
         """Close the session that was made here, if any; the next exchange would make another."""
-        own, self._own = self._own, None
-        if own is not None:
-            await own.close()
+        async with self._closing:  # who comes while another one closes it sees it closed, too
+            own, self._own = self._own, None
+            if own is not None:
+                await own.close()
 
     async def post(
         self,

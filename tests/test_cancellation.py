@@ -359,6 +359,7 @@ async def test_close_may_be_cancelled_at_any_point() -> None:
             if count:  # else it was cancelled before it began
                 assert {type(end) for end in ended} <= {ClientClosedError}
             await client.close()
+            await asyncio.wait([closing])
             assert_nothing_runs(client, but=[closing])
             await turns(5)  # the server's own, to see that its connections are closed
             assert connections_at(server) == 0

@@ -402,7 +402,8 @@ def answer_of(n: int, **fields: str) -> bytes:
 
 def test_no_text_of_an_answer_is_kept_for_ever(json_path: JsonPath) -> None:
     """No text outlives its answer in Python's table of names, and the library's own keeps the newest few alone."""
-    result = result_of(answer_of(0))
+    # On some Pythons the question itself keeps a text for ever: each path has its own.
+    result = result_of(answer_of(10_000 + JSON_PATHS.index(json_path)))
     texts = [text for text in all_texts(result.to_dict()) if "-" in text]
     assert len(texts) == 13
     for text in texts:
