@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import random
 from itertools import groupby, pairwise
 
@@ -14,6 +15,7 @@ from distribute_async import (
     AuthenticationError,
     ChatResult,
     DistributeClient,
+    DistributeError,
     NotFoundError,
     TaskFailedError,
     TaskStatus,
@@ -374,3 +376,52 @@ async def test_two_hundred_tasks_at_once() -> None:
         assert [result.text for result in results] == ["the answer"] * 200
         assert now() - began == pytest.approx(0.2, abs=0.01)
         assert server.connections == 100
+
+
+@pytest.mark.looptime
+async def test_an_id_in_another_case_of_letters_shares_the_polls(emulator: Emulator, client: DistributeClient) -> None:
+    """An id in capitals is the same id: its waits cost one poll sequence, and an upper-case one is sent as it came."""
+    task_id = emulator.add_task([(0, "QUEUED"), (5, "COMPLETED")])
+    first, second = await asyncio.gather(client.wait_for_result(task_id.upper()), client.wait_for_result(task_id))
+    assert first is second
+    assert {request.task_id for request in emulator.requests} == {task_id.upper()}
+    alone = len(emulator.requests)
+    emulator.requests.clear()
+    other = emulator.add_task([(0, "QUEUED"), (5, "COMPLETED")])
+    await client.wait_for_result(other)
+    assert alone == len(emulator.requests)
+
+
+class Counted:
+    """A waiter that counts how often it is compared with another one."""
+
+    comparisons = 0
+    since = 0.0
+    failures_before = 0
+    deadline = math.inf
+    wants_all = is_away = False
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def wake(self) -> None: ...
+
+    def refuse(self, error: DistributeError) -> None: ...
+
+    def missed(self) -> None: ...
+
+
+@pytest.mark.looptime
+async def test_thousands_of_waits_on_one_id_come_and_go_in_constant_time(client: DistributeClient) -> None:
+    """Each waiter that joins or leaves is compared with a few others at most, however many there are."""
+    track = client.poller().track(client.chat._kind.result, ID)
+    waiters = [Counted() for _ in range(2000)]
+    for waiter in waiters:
+        track.enter(waiter)
+    for waiter in waiters[::-1]:
+        track.leave(waiter)
+    assert not track.waiters
+    assert Counted.comparisons <= 20 * len(waiters)
