@@ -55,9 +55,9 @@ class Gate:
         return max(0.0, self._paused_until - now)
 
     def closed_until(self, now: float) -> float:
-        """No exchange starts before this time, whatever ends until then: the end of the pause, or the next probe."""
+        """No exchange starts before this time: the end of the pause, or the next probe unless one is under way."""
         at = max(now, self._paused_until)
-        return at if self.down_since is None else max(at, self._probe_at)
+        return at if self.down_since is None or self._running else max(at, self._probe_at)
 
     def opens_at(self, now: float) -> float:
         """The earliest time for the next exchange; infinite where only the end of another one can bring it."""
@@ -124,7 +124,7 @@ class Gate:
         self._failing.clear()
         if self.down_since is not None:
             self.down_since = None
-            self._resumed_at = now
+            self._resumed_at = max(now, self._paused_until)
         if now >= self._paused_until:  # what was under way as the pause began is no sign that it may end
             self._allowed = min(self._allowed + 1, self._limits.max_in_flight)
 

@@ -95,7 +95,7 @@ class TaskStream(Generic[T_co]):
 class _Member(Generic[R]):
     """One task of a crowd, as a waiter on its track."""
 
-    __slots__ = ("after", "before", "crowd", "cursor", "failures_before", "hearing", "task_id", "times", "track")
+    __slots__ = ("after", "before", "crowd", "cursor", "hearing", "prior", "task_id", "times", "track")
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Member(Generic[R]):
         self.task_id = track.walk.task_id if task_id == track.walk.task_id else task_id
         #: Loop times: when it was taken, and until when it is followed. One pair for all that were taken at once.
         self.times = times
-        self.failures_before = track.walk.failures
+        self.prior = track.walk.so_far
         self.hearing = hearing
         #: Transitions told so far; joining others, it begins with the newest that they know.
         self.cursor = max(0, track.seen - 1)
@@ -274,17 +274,14 @@ class Crowd(Generic[R, T]):
             self._times = now, now + self.timeout
         member = _Member(self, track, task_id, self._times, hearing)
         self._keep(member)
-        poller.join(track, member)
+        poller.join(track, member, is_new=True)
         if track.seen and member in track.waiters:
             self.look(member)
 
     def look(self, member: _Member[R]) -> None:
         """Something happened to its track, or its time is up."""
         track = member.track
-        if self.wants_all:
-            changes = [as_given(change, member.task_id) for change in track.since(member.cursor)]
-            self._items.extend(cast("list[T]", changes))
-            member.cursor = track.seen
+        self._tell_changes(member)
         if track.walk.error is not None:
             self.end(member, track.walk.error)
         elif track.walk.is_over:
@@ -295,9 +292,17 @@ class Crowd(Generic[R, T]):
         elif self._items:
             self._stir()
 
+    def _tell_changes(self, member: _Member[R]) -> None:
+        """Add the transitions that it hasn't told, if they are wanted."""
+        if self.wants_all:
+            changes = [as_given(change, member.task_id) for change in member.track.since(member.cursor)]
+            self._items.extend(cast("list[T]", changes))
+            member.cursor = member.track.seen
+
     def end(self, member: _Member[R], error: DistributeError | None) -> None:
-        """It has ended, in this error if any: tell it, and let go of the task."""
+        """It has ended, in this error if any: tell it after what is known, and let go of the task."""
         track = member.track
+        self._tell_changes(member)
         if error is not None:
             error = track.told(error, member.task_id, self._elapsed(member))
         self._done += error is None

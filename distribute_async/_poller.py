@@ -114,13 +114,16 @@ class Poller:
         trace = None if self.telemetry is None else Trace()
         return Track(endpoint, Creation(body, self._pace, self.time()), trace)
 
-    def join(self, track: Track[Any], waiter: Waiter) -> None:
-        """From now on `waiter` waits on `track`."""
+    def join(self, track: Track[Any], waiter: Waiter, *, is_new: bool) -> None:
+        """From now on `waiter` waits on `track`; `is_new`: its wait has just begun."""
+        now = self.time()
         if track not in self._active:
             self._active[track] = None
             track.deadline = math.inf
-            track.walk.resume(self.time())
+            track.walk.resume(now)
         track.enter(waiter)
+        if is_new and track.polled_at == -math.inf and waiter.deadline < self._gate.closed_until(now):
+            self._refuse(track, waiter, self._why_closed(now))
         self.attend([track])
 
     def attend(self, tracks: Iterable[Track[Any]]) -> None:
@@ -227,14 +230,14 @@ class Poller:
             self._plan(track)
 
     def _refuse_hopeless(self, track: Track[Any], now: float) -> None:
-        """End the waits on a track in the queue that an outage or a pause certainly outlasts."""
+        """End the waits on a track in the queue that an outage has outlasted, and the calls that it surely will."""
         down_since = self._gate.down_since
         if down_since is not None:
             for waiter in list(track.waiters):
                 if max(down_since, waiter.since) + self._patience.seconds <= now:
                     self._refuse(track, waiter, self._last_fault)
         closed_until = self._gate.closed_until(now)
-        if closed_until > now and (track.walk.single or track.polled_at == -math.inf):
+        if closed_until > now and track.walk.single:
             for waiter in [waiter for waiter in track.waiters if waiter.deadline < closed_until]:
                 self._refuse(track, waiter, self._why_closed(now))
 
@@ -472,7 +475,8 @@ class Poller:
         if isinstance(heard, DistributeError):
             evidence = rule_for(heard).evidence
         down_since = self._gate.down_since
-        key = PROBE_ID if exchange.stands_in else track.walk.task_id or hex(id(track))  # a create has no id yet
+        key = track.walk.task_id.lower() or hex(id(track))  # a create has no id yet
+        key = PROBE_ID if exchange.stands_in else key
         self._gate.leave(key, evidence, now, was_probe=exchange.was_probe, is_crowd=len(self._active) > 1)
         if down_since is None and self._gate.down_since is not None:
             self.tally.outage_began()
@@ -495,9 +499,12 @@ class Poller:
             self._attend(track, now)
         if self._gate.down_since is not None and down_since is None:
             self._attend_queued(now)
+        elif exchange.was_probe:  # the next one comes later: for some that may be too late
+            self._attend_queued(now, before=self._gate.closed_until(now))
 
-    def _attend_queued(self, now: float) -> None:
-        for track in list(self._ready):
+    def _attend_queued(self, now: float, before: float = math.inf) -> None:
+        """See to those in the queue again, or to those of them whose deadline comes before a time."""
+        for track in [track for track in self._ready if track.deadline <= before]:
             self._attend(track, now)
 
     def _answer(self, track: Track[R], result: R, now: float) -> None:

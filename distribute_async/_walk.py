@@ -33,6 +33,11 @@ class Patience:
     least_failures: int
 
 
+#: Failed polls of a task, and seconds in which nobody waited for it.
+Prior = tuple[int, float]
+_NOTHING: Prior = 0, 0.0
+
+
 class Wait(Protocol):
     """Somebody who waits for a task."""
 
@@ -41,8 +46,8 @@ class Wait(Protocol):
         """Loop time at which this wait began."""
 
     @property
-    def failures_before(self) -> int:
-        """`Walk.failures` as it began: what others met is none of its own."""
+    def prior(self) -> Prior:
+        """`Walk.so_far` as it began: what others met is none of its own."""
 
 
 W = TypeVar("W", bound=Wait)
@@ -110,8 +115,8 @@ class Walk(Generic[R]):
     """
 
     __slots__ = (
-        "attempts", "course", "error", "failures", "is_over", "left_at", "next_poll", "pace", "polls_since_change",
-        "result", "single", "started", "status", "task_id", "trouble",
+        "attempts", "course", "error", "failures", "idle", "is_over", "left_at", "next_poll", "pace",
+        "polls_since_change", "result", "single", "started", "status", "task_id", "trouble",
     )  # fmt: skip
 
     #: Whether to ask changes nothing. What creates a task isn't hurried, nor a probe where anything else can be one.
@@ -135,9 +140,16 @@ class Walk(Generic[R]):
         self.failures = 0
         #: Loop time since which nobody waits; None where somebody does.
         self.left_at: float | None = None
+        #: Seconds in all in which nobody waited.
+        self.idle = 0.0
         #: None while the newest answer is a good one.
         self.trouble: Trouble | None = None
         self.course = course
+
+    @property
+    def so_far(self) -> Prior:
+        """What a wait that begins now is to know of the time before it."""
+        return (self.failures, self.idle) if self.failures or self.idle else _NOTHING  # mostly one for all
 
     def leave(self, now: float) -> None:
         """Nobody waits any longer."""
@@ -145,8 +157,10 @@ class Walk(Generic[R]):
 
     def resume(self, now: float) -> None:
         """Somebody waits again after nobody did. What failed before still counts; the time in between doesn't."""
-        if self.trouble is not None and self.left_at is not None:
-            self.trouble.shift(now - self.left_at)
+        if self.left_at is not None:
+            self.idle += now - self.left_at
+            if self.trouble is not None:
+                self.trouble.shift(now - self.left_at)
         self.left_at = None
         if not self.is_over:
             self.next_poll = max(self.next_poll, now)
@@ -216,10 +230,11 @@ class Walk(Generic[R]):
         """
         if self.trouble is None or self.single:
             return math.inf
-        seen = min(self.trouble.failures, self.failures - wait.failures_before)
+        failures_before, idle_before = wait.prior
+        seen = min(self.trouble.failures, self.failures - failures_before)
         if seen + may_fail < patience.least_failures:
             return math.inf
-        return max(self.trouble.since, wait.since) + patience.seconds
+        return max(self.trouble.since, wait.since + self.idle - idle_before) + patience.seconds
 
     def end(self, error: DistributeError) -> None:
         """Following the task ends in this error."""

@@ -19,6 +19,7 @@ from distribute_async._observer import Hearing
 from distribute_async._poller import Poller
 from distribute_async._status import TaskStatus
 from distribute_async._track import HISTORY, Track, closed
+from distribute_async._walk import Prior
 
 T = TypeVar("T")
 
@@ -36,14 +37,14 @@ _UNHEARD = nullcontext()
 class _Suspension(asyncio.Future[None]):
     """A watch that is suspended on its track; woken to look again."""
 
-    __slots__ = ("deadline", "failures_before", "refusal", "since", "wants_all")
+    __slots__ = ("deadline", "prior", "refusal", "since", "wants_all")
 
     is_away = False
 
-    def __init__(self, since: float, failures_before: int, deadline: float, *, wants_all: bool) -> None:
+    def __init__(self, since: float, prior: Prior, deadline: float, *, wants_all: bool) -> None:
         super().__init__()
         self.since = since
-        self.failures_before = failures_before
+        self.prior = prior
         self.deadline = deadline
         self.wants_all = wants_all
         self.refusal: DistributeError | None = None
@@ -87,7 +88,7 @@ class Watch(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_cursor", "_failure", "_failures_before", "_first", "_hearing", "_is_iterating", "_poller",
+        "__weakref__", "_cursor", "_failure", "_first", "_hearing", "_is_iterating", "_poller", "_prior",
         "_source", "_started", "_task_id", "_timeout", "_track",
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ class Watch(Generic[R]):
         self._poller: Poller | None = None
         self._track: Track[R] | None = None
         self._started = 0.0
-        self._failures_before = 0
+        self._prior: Prior = (0, 0.0)
         self._first = 0
         self._cursor = 0
         self._is_iterating = False
@@ -191,6 +192,7 @@ class Watch(Generic[R]):
 
     async def _wait(self, *, wants_all: bool) -> Track[R]:
         """Until there is a change that the cursor hasn't passed (`wants_all`), or the end."""
+        is_new = self._poller is None
         poller, track = self._follow()
         deadline = self._started + self._timeout
         # One coroutine and not two, which would be dear: there may be ten thousand of them.
@@ -207,8 +209,9 @@ class Watch(Generic[R]):
                 if poller.time() >= deadline:
                     self._failure = track.walk.timed_out(self._timeout)
                     continue
-                waiter = _Suspension(self._started, self._failures_before, deadline, wants_all=wants_all)
-                poller.join(track, waiter)
+                waiter = _Suspension(self._started, self._prior, deadline, wants_all=wants_all)
+                poller.join(track, waiter, is_new=is_new)
+                is_new = False
                 poller.callers += 1
                 try:
                     await waiter
@@ -250,7 +253,7 @@ class Watch(Generic[R]):
         if self._poller is None or self._track is None:
             self._poller, self._track = self._source.follow(self._task_id)
             self._started = self._poller.time()
-            self._failures_before = self._track.walk.failures
+            self._prior = self._track.walk.so_far
             # Joining others, begin with the newest status that they know.
             self._first = self._cursor = max(0, self._track.seen - 1)
         return self._poller, self._track

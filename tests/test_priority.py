@@ -177,6 +177,28 @@ async def test_an_outage_that_outlasts_a_call_refuses_it_at_once() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_probe_that_fails_refuses_what_the_next_one_is_too_late_for() -> None:
+    """While a probe is under way it may bring the service back; what it fails for is told then, not at its deadline."""
+    slow = bad.in_turn(bad.pause(1.0), bad.status(502))
+    async with MisbehavingServer(slow) as server, new_client(server.url) as client:
+        waits = [asyncio.create_task(client.wait_for_result(task_id)) for task_id in ids(6)]
+        await asyncio.sleep(30)
+        assert client.stats().outage_for is not None
+        for under_way in (1, 0, 1):  # until the next probe begins
+            while client.stats().exchanges != under_way:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        asked, began = len(server.requests), now()
+        calls = [client.submit(**CHAT, timeout=2.0), client.fetch(OTHER_ID, timeout=2.0)]
+        for error in await asyncio.gather(*(caught(call, InternalServerError) for call in calls)):
+            assert error.elapsed == pytest.approx(1.0, abs=0.05)
+        assert now() - began == pytest.approx(1.0, abs=0.05)
+        assert len(server.requests) <= asked + 1  # the probe itself
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+@pytest.mark.looptime
 async def test_a_fetch_is_among_the_next_probes_of_an_outage() -> None:
     """In an outage a fetch doesn't stand behind the polls of two hundred waits: its attempts are every other probe."""
     async with busy(200) as (server, client):

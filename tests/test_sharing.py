@@ -397,7 +397,7 @@ class Counted:
 
     comparisons = 0
     since = 0.0
-    failures_before = 0
+    prior = 0, 0.0
     deadline = math.inf
     wants_all = is_away = False
 

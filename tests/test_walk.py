@@ -54,7 +54,7 @@ class Reader:
     """Somebody who waits for a task, by default from its beginning."""
 
     since: float = 0.0
-    failures_before: int = 0
+    prior: tuple[int, float] = (0, 0.0)
 
 
 def fail(walk: Walk[ChatResult], error: DistributeError, now: float) -> None:
@@ -128,19 +128,19 @@ def test_a_wait_is_ended_by_faults_of_its_own_only() -> None:
     first = Reader()
     for now in (0.0, 3.0, 6.0, 9.5):
         assert fail_for(walk, [first], APIStatusError(500), now) == []
-    late = Reader(since=9.9, failures_before=walk.failures)
+    late = Reader(since=9.9, prior=walk.so_far)
     ended = {now: fail_for(walk, [late], APIStatusError(500), now) for now in (10.0, 15.0, 19.8, 19.9)}
     assert ended == {10.0: [], 15.0: [], 19.8: [], 19.9: [late]}
-    seldom = Reader(since=20.0, failures_before=walk.failures)
+    seldom = Reader(since=20.0, prior=walk.so_far)
     ended = {now: fail_for(walk, [seldom], APIStatusError(500), now) for now in (21.0, 100.0, 101.0)}
     assert ended == {21.0: [], 100.0: [], 101.0: [seldom]}
-    assert fail_for(walk, [first, Reader(101.0, walk.failures)], APIStatusError(500), 102.0) == [first]
+    assert fail_for(walk, [first, Reader(101.0, walk.so_far)], APIStatusError(500), 102.0) == [first]
 
 
 def test_a_poll_is_planned_for_each_end_of_a_wait() -> None:
     """Of several waits whose ends differ, the next poll comes in time for the earliest."""
     walk = new_walk(retry=Retry(max_outage=10, initial=30.0))
-    waits = [Reader(3.0), Reader(1.0), Reader(2.0, failures_before=-9)]
+    waits = [Reader(3.0), Reader(1.0), Reader(2.0, prior=(-9, 0.0))]
     fail_for(walk, waits, APIStatusError(500), 0.5)
     assert walk.next_poll == 0.5 + 22.5
     fail_for(walk, waits, APIStatusError(500), 1.0)
@@ -245,6 +245,18 @@ def test_time_without_a_reader_moves_the_clocks() -> None:
     assert fail_for(walk, [reader], APIConnectionError("x"), 1009.9) == []
     assert walk.next_poll == 1010.0
     assert fail_for(walk, [reader], APIConnectionError("x"), 1010.0) == [reader]
+
+
+def test_time_away_moves_the_beginning_of_a_wait_too() -> None:
+    """A wait that began while polls failed has all of its time, however long nobody was there in between."""
+    walk, first = new_walk(retry=Retry(max_outage=10)), Reader()
+    for now in (0.0, 1.0, 2.0):
+        assert fail_for(walk, [first], APIConnectionError("x"), now) == []
+    late = Reader(since=3.0, prior=walk.so_far)
+    walk.leave(4.0)
+    walk.resume(104.0)
+    ended = {now: fail_for(walk, [late], APIConnectionError("x"), now) for now in (105.0, 112.9, 113.0)}
+    assert ended == {105.0: [], 112.9: [], 113.0: [late]}
 
 
 def test_time_without_a_reader_moves_the_grace_and_keeps_the_malformed_count() -> None:
