@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import pairwise
 
 from attrs import define, field
 
-from distribute_async import ChatResult, DistributeError
+from distribute_async import APIStatusError, ChatResult, DistributeError
 from distribute_async._faults import Evidence, pause_of, rule_for
+from distribute_async._models import Created
+from tests.machine.plan import PROBE_ID
 from tests.machine.recorder import TrackLog
 
 #: Of the virtual clock, in seconds: what counts as the same moment.
@@ -25,7 +26,15 @@ class Poll:
     order: int
     end: float
     end_order: int
-    outcome: ChatResult | DistributeError | None
+    outcome: ChatResult | Created | DistributeError | None
+    #: The request left.
+    sent: bool = False
+    stands_in: bool = False
+
+    @property
+    def key(self) -> str:
+        """What it asks for."""
+        return PROBE_ID if self.stands_in else self.log.task_id
 
     @property
     def evidence(self) -> Evidence:
@@ -41,6 +50,7 @@ class Outage:
 
     since: float
     maybe: float
+    maybe_order: int
     surely: float = math.inf
     surely_order: int = 0
     until: float = math.inf
@@ -51,23 +61,41 @@ class Outage:
         """Whether it may have been known at this time."""
         return self.maybe - EPS <= at <= self.until + EPS
 
+    def surely_covers(self, at: float) -> bool:
+        """Whether it surely was."""
+        return self.surely + EPS < at < self.until - EPS
+
+
+@define(eq=False)
+class Pause:
+    """A time for which the service asked to be left alone. `until`: with the pauses that were there already."""
+
+    start: float
+    order: int
+    until: float
+    fault: APIStatusError
+
 
 @define(eq=False)
 class Spans:
     """Times that are merged to spans; two that only touch stay two."""
 
     spans: list[tuple[float, float]] = field(factory=list)
+    #: With those that touch made one.
+    joined: list[tuple[float, float]] = field(factory=list)
 
     @classmethod
     def of(cls, times: Iterable[tuple[float, float]]) -> Spans:
         """The union."""
         spans: list[tuple[float, float]] = []
+        joined: list[tuple[float, float]] = []
         for start, end in sorted(times):
-            if spans and start < spans[-1][1] - EPS:
-                spans[-1] = spans[-1][0], max(spans[-1][1], end)
-            else:
-                spans.append((start, end))
-        return cls(spans)
+            for known, apart in ((spans, -EPS), (joined, EPS)):
+                if known and start < known[-1][1] + apart:
+                    known[-1] = known[-1][0], max(known[-1][1], end)
+                else:
+                    known.append((start, end))
+        return cls(spans, joined)
 
     def covers(self, at: float) -> bool:
         """Surely: not at an edge."""
@@ -77,25 +105,9 @@ class Spans:
         """Perhaps: at an edge too."""
         return any(start - EPS <= at <= end + EPS for start, end in self.spans)
 
-    def breaks(self, start: float, end: float) -> tuple[bool, bool]:
-        """Whether there is surely, and perhaps, a moment outside of all spans between two times."""
-        surely = perhaps = False
-        for (_, one), (other, _) in pairwise([(-1.0, -1.0), *self.spans, (math.inf, math.inf)]):
-            if one < end + EPS and other > start - EPS:
-                perhaps = True
-                surely = surely or (min(other, end) - max(one, start) > EPS)
-        return surely, perhaps
-
-    @property
-    def joined(self) -> list[tuple[float, float]]:
-        """With those that touch made one."""
-        joined: list[tuple[float, float]] = []
-        for start, end in self.spans:
-            if joined and start <= joined[-1][1] + EPS:
-                joined[-1] = joined[-1][0], max(joined[-1][1], end)
-            else:
-                joined.append((start, end))
-        return joined
+    def within(self, start: float, end: float) -> float:
+        """Seconds of the time between two moments that these spans cover."""
+        return sum(max(0.0, min(end, until) - max(start, since)) for since, until in self.joined)
 
 
 def polls_of(log: TrackLog) -> list[Poll]:
@@ -105,11 +117,15 @@ def polls_of(log: TrackLog) -> list[Poll]:
         end = math.inf if post.end is None else post.end
         if post.again:
             polls[-1].end, polls[-1].end_order, polls[-1].outcome = end, post.end_order, post.outcome
+            polls[-1].sent = polls[-1].sent or post.sent is not None
         else:
-            polls.append(Poll(log, post.start, post.order, end, post.end_order, post.outcome))
+            sent = post.sent is not None
+            polls.append(
+                Poll(log, post.start, post.order, end, post.end_order, post.outcome, sent, stands_in=post.stands_in)
+            )
     return polls
 
 
-def pause_in(outcome: ChatResult | DistributeError | None) -> float:
+def pause_in(outcome: ChatResult | Created | DistributeError | None) -> float:
     """Seconds for which an answer asks for a pause; 0 where it doesn't."""
     return pause_of(outcome) if isinstance(outcome, DistributeError) else 0.0

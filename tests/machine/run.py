@@ -10,9 +10,9 @@ import random
 import signal
 import traceback
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import looptime
@@ -135,21 +135,26 @@ class _Stage:
         self._plan = plan
         self._run = run
         self._client: DistributeClient | None = None
+        self._server: MisbehavingServer | None = None
         self._recorder: Recorder
         self._started = 0.0
         #: Those who left a watch for later.
         self._kept: list[Watch[Any]] = []
         self._shown: set[type[DistributeError]] = set()
+        #: The asyncio tasks of the machine itself, which nobody cancels but those who must.
+        self._own: set[asyncio.Task[Any]] = set()
 
     async def play(self, *, on_sockets: bool) -> None:
         """From the first wait to the silence after the last one."""
         self._started = now()
         service = Service(self._plan, self._started)
+        self._own.add(cast("asyncio.Task[Any]", asyncio.current_task()))
         self._recorder = Recorder(self._run, None if on_sockets else service)
         async with AsyncExitStack() as stack:
             url = "http://127.0.0.1:9"
             if on_sockets:
-                url = (await stack.enter_async_context(MisbehavingServer(service.behaviour()))).url
+                self._server = await stack.enter_async_context(MisbehavingServer(service.behaviour()))
+                url = self._server.url
             stack.enter_context(self._recorder.listening())
             stack.enter_context(mock.patch.dict(os.environ, _environment(url)))
             if self._plan.module:
@@ -171,14 +176,15 @@ class _Stage:
             self._complain(f"asyncio tasks outlive the client: {asyncio.all_tasks()}")
 
     async def _all_wait(self) -> None:
-        waiting = [asyncio.create_task(self._act(n, actor)) for n, actor in enumerate(self._plan.everybody)]
+        waiting = [self._new_task(self._act(n, actor)) for n, actor in enumerate(self._plan.everybody)]
         quitting = [
-            asyncio.create_task(self._quit(waiting[n], n, actor))
+            self._new_task(self._quit(waiting[n], n, actor))
             for n, actor in enumerate(self._plan.everybody)
             if actor.cancel is not None
         ]
+        quitting += [self._new_task(self._raid(*raid)) for raid in self._plan.raids]
         if self._plan.close is not None and self._client is not None:
-            quitting.append(asyncio.create_task(self._close(*self._plan.close)))
+            quitting.append(self._new_task(self._close(*self._plan.close)))
         _, late = await asyncio.wait(waiting, timeout=HORIZON)
         for n, task in enumerate(waiting):
             if task in late:
@@ -188,6 +194,7 @@ class _Stage:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 text = "".join(traceback.format_exception(end))
                 self._complain(f"the machine itself broke: {text}")
+        self._own.clear()
         del waiting, quitting, ended, late, task
         self._kept.clear()
 
@@ -212,19 +219,44 @@ class _Stage:
         await asyncio.sleep(at)
         for _ in range(turns):
             await asyncio.sleep(0)
-        self._run.closed_at = now()
-        await asyncio.gather(self._client.close(), self._client.close())
+        self._run.closed_at, self._run.cut_at = now(), now() + self._plan.grace
+        closing = [self._new_task(self._client.close(grace=self._plan.grace)) for _ in range(2)]
+        if self._plan.hurry is not None:
+            await asyncio.wait(closing, timeout=self._plan.hurry)
+            self._run.cut_at = min(now(), self._run.cut_at)
+            await self._client.close()
+        await asyncio.gather(*closing)
+
+    def _new_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine)
+        self._own.add(task)
+        return task
+
+    async def _raid(self, at: float, turns: int) -> None:
+        """Somebody cancels all asyncio tasks that aren't known to him."""
+        await asyncio.sleep(at)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        servers = set[Any]() if self._server is None else self._server._tasks
+        for task in asyncio.all_tasks() - self._own - servers:
+            task.cancel()
 
     # One who waits.
 
     async def _act(self, n: int, actor: Actor) -> None:
         task_id = self._plan.task_id(actor.task)
+        if actor.shouts:
+            task_id = task_id.upper()
         await asyncio.sleep(actor.at)
         api: Any = distribute_async if self._client is None else self._client
         timeout = float("inf") if actor.timeout is None else actor.timeout
-        seat = _Seat(n, WatchLog(task_id, actor.kind == "fetch", timeout, now()))
-        if actor.kind in {"wait", "fetch"}:
-            call = api.fetch if actor.kind == "fetch" else api.wait_for_result
+        kind = "fetch" if actor.kind == "submit" and self._client is None else actor.kind
+        seat = _Seat(n, WatchLog(task_id, kind == "fetch", timeout, now()))
+        if kind == "submit":
+            await self._submit(n, actor, timeout)
+            return
+        if kind in {"wait", "fetch"}:
+            call = api.fetch if kind == "fetch" else api.wait_for_result
             await self._step(seat, "await", call(task_id, timeout=actor.timeout))
             return
         if actor.kind in MANY:
@@ -234,7 +266,7 @@ class _Stage:
         try:
             if actor.kind in {"await", "keep"}:
                 await self._await(seat, watch)
-            elif actor.kind == "nibble":
+            elif actor.kind in {"nibble", "visit"}:
                 await self._nibble(seat, actor, watch)
             else:
                 await self._iterate(seat, actor, watch)
@@ -245,6 +277,19 @@ class _Stage:
             seat.log.history = tuple(change.status for change in watch.history)
             self._run.texts.append(f"{watch!r} {watch.latest!r} {watch.history!r}")
 
+    async def _submit(self, n: int, actor: Actor, timeout: float) -> None:
+        """Create the task, and wait for it."""
+        assert self._client is not None
+        seat = _Seat(n, WatchLog("", True, timeout, now(), creates=True))
+        message = {"role": "user", "content": str(n)}
+        submitting = self._client.submit(model="a-model", messages=[message], timeout=actor.timeout)
+        step = await self._step(seat, "await", submitting)
+        if isinstance(step.ending, Watch):
+            watch, step.ending = step.ending, step.ending.task_id
+            if actor.most > 2:
+                seat = _Seat(n, WatchLog(watch.task_id, False, timeout, now()), watch)
+                await self._step(seat, "await", watch)
+
     async def _await(self, seat: _Seat, watch: Watch[ChatResult]) -> None:
         first = await self._step(seat, "await", watch)
         again = await self._step(seat, "await", watch)
@@ -254,7 +299,7 @@ class _Stage:
     async def _iterate(self, seat: _Seat, actor: Actor, watch: Watch[ChatResult]) -> None:
         beside = None
         if actor.kind == "both":
-            beside = asyncio.create_task(self._step(seat, "await", watch))
+            beside = self._new_task(self._step(seat, "await", watch))
         try:
             for _ in range(actor.most):
                 step = await self._step(seat, "next", anext(watch))
@@ -274,14 +319,18 @@ class _Stage:
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.3 + actor.lingers) as patience:
                     step = await self._step(seat, "next", anext(watch), patience.when())
+            if actor.kind == "visit":
+                await asyncio.sleep(actor.away)
 
     async def _follow_all(self, n: int, actor: Actor, api: Any) -> None:
         """Each task's part of the stream is written down as a watch of its own."""
         everyone = [self._plan.task_id(task) for task in range(len(self._plan.lives))]
+        if actor.shouts:
+            everyone = [task_id.upper() for task_id in everyone]
         ids = [*everyone[actor.task :], *everyone[: actor.task]]
         timeout = float("inf") if actor.timeout is None else actor.timeout
         op, follow = ("await", api.as_completed) if actor.kind == "completed" else ("next", api.watch_many)
-        steps = {task_id: Step(n, op, WatchLog(task_id, False, timeout, now()), now()) for task_id in ids}
+        steps = {task_id.lower(): Step(n, op, WatchLog(task_id, False, timeout, now()), now()) for task_id in ids}
         self._run.steps += steps.values()
         told = 0
         stream = follow(ids, timeout=actor.timeout)
@@ -311,14 +360,14 @@ class _Stage:
         step.watch.log = step.watch.log or self._recorder.log_of(None, step.watch.task_id)
 
     def _take_down(self, steps: dict[str, Step], item: Outcome[ChatResult] | Transition[ChatResult]) -> None:
-        step = steps.pop(item.task_id)
+        step = steps.pop(item.task_id.lower())
         step.ended = now()
         self._find_log(step)
         if isinstance(item, Transition) and item.error is None:
             step.ending = item.status
             assert item.result is not None
             if not item.result.is_over:
-                steps[item.task_id] = following = Step(step.actor, "next", step.watch, now())
+                steps[item.task_id.lower()] = following = Step(step.actor, "next", step.watch, now())
                 self._run.steps.append(following)
         else:
             step.ending = item.error or item.result

@@ -14,7 +14,7 @@ from typing import Any
 from distribute_async import APIConnectionError, APIResponseValidationError, DistributeError
 from distribute_async._session import Answer
 from tests import misbehaving as bad
-from tests.machine.plan import Plan
+from tests.machine.plan import PROBE_ID, Plan
 from tests.misbehaving import Behaviour
 from tests.waiting import KEY
 
@@ -24,7 +24,25 @@ _BODIES = {
     "shape": b'{"status": 7}',
     "nan": b'{"status": "QUEUED", "created": NaN, "model": "m"}',
     "huge": b" " * 5000,
+    "id": b'{"id": "no-such-id"}',
 }
+#: Faults that come before there is a connection, or with one on which nothing may be sent.
+_BEFORE_SENDING = {"connect": "connect", "certificate": "certificate", "poisoned": "stale"}
+
+
+class Asked:
+    """What a request asks for: a task, by its number, or that one is created, for an actor by its number."""
+
+    def __init__(self, plan: Plan, content: bytes) -> None:
+        body = json.loads(content)
+        self.creates = "messages" in body
+        #: What scripts its faults go by.
+        self.key: str = body["messages"][0]["content"] if self.creates else body["id"].lower()
+        self.actor: int | None = int(self.key) if self.creates else None
+        self.task: int | None = None
+        if not self.creates and self.key != PROBE_ID:
+            self.task = int(self.key[:8], 16)
+        self.task_id = plan.task_id(plan.actors[int(self.key)].task) if self.creates else self.key
 
 
 class Service:
@@ -34,30 +52,35 @@ class Service:
         self._plan = plan
         self._started = started
         self._lives = plan.all_lives
-        self._tasks = {plan.task_id(n): n for n in range(len(self._lives))}
-        self._asked = dict.fromkeys(self._tasks, 0)
+        self._asked: dict[str, int] = {}
         self._requests = 0
 
-    def meet(self, task_id: str, now: float) -> tuple[float, str]:
+    def meet(self, asked: Asked, now: float) -> tuple[float, str]:
         """For a request that comes: seconds until its answer, and the fault that it meets, "" for none."""
-        task = self._tasks[task_id]
         delay = self._plan.delays[self._requests % len(self._plan.delays)]
-        nth = self._asked[task_id]
+        nth = self._asked.get(asked.key, 0)
         self._requests += 1
-        self._asked[task_id] += 1
-        faults = self._lives[task].faults
+        self._asked[asked.key] = nth + 1
+        faults: tuple[str, ...] = ()
+        if asked.actor is not None:
+            faults = self._plan.actors[asked.actor].faults
+        elif asked.task is not None:
+            faults = self._lives[asked.task].faults
         if nth < len(faults) and faults[nth]:
             return delay, faults[nth]
         for front in self._plan.fronts:
-            if front.task in (None, task) and 0 <= now - self._started - front.start < front.seconds:
-                return delay, front.fault
+            is_meant = front.task is None or front.task == asked.task
+            if is_meant and 0 <= now - self._started - front.start < front.seconds:
+                return delay if front.delay is None else front.delay, front.fault
         return delay, ""
 
-    def says(self, task_id: str, now: float) -> dict[str, Any]:
+    def says(self, asked: Asked, now: float) -> dict[str, Any]:
         """The good answer of this moment."""
-        life = self._lives[self._tasks[task_id]]
+        if asked.task is None:
+            return {"id": asked.task_id}
+        life = self._lives[asked.task]
         status = [word for at, word in life.timeline if at <= now - self._started or at == life.timeline[0][0]][-1]
-        message = {"role": "assistant", "content": f"the answer of {task_id}"}
+        message = {"role": "assistant", "content": f"the answer of {asked.task_id}"}
         choice = {"finish_reason": "stop", "index": 0, "message": message}
         return {
             "status": status,
@@ -67,10 +90,12 @@ class Service:
             "finished": 1_700_000_001 if status in {"COMPLETED", "ERROR", "DONE", "GONE"} else None,
         }
 
-    def answer(self, task_id: str, fault: str, now: float) -> tuple[int, dict[str, str], bytes] | None:
+    def answer(self, asked: Asked, fault: str, now: float) -> tuple[int, dict[str, str], bytes] | None:
         """Status code, headers and body; None for a fault of the connection."""
+        if not fault and asked.key == PROBE_ID:
+            return 404, {}, b'{"message": "no such task"}'
         if not fault:
-            return 200, {}, json.dumps(self.says(task_id, now)).encode()
+            return 200, {}, json.dumps(self.says(asked, now)).encode()
         if fault in _BODIES:
             return 200, {}, _BODIES[fault]
         code, _, seconds = fault.partition("+")
@@ -83,17 +108,25 @@ class Service:
     async def post(self, content: bytes, may_send: Callable[[], bool]) -> Answer | DistributeError:
         """One exchange, as `Session.post` would have it."""
         loop = asyncio.get_running_loop()
-        task_id = str(json.loads(content)["id"])
-        delay, fault = self.meet(task_id, loop.time())
+        asked = Asked(self._plan, content)
+        delay, fault = self.meet(asked, loop.time())
         if fault == "unreachable":
             await asyncio.sleep(math.inf)
-        may_send()
+        if fault == "middleware":
+            raise asyncio.CancelledError
+        if fault in _BEFORE_SENDING:
+            await asyncio.sleep(delay)
+            return APIConnectionError("the exchange failed", _BEFORE_SENDING[fault])
+        if not may_send():
+            return APIConnectionError("nothing was sent", "stale")
         await asyncio.sleep(math.inf if fault == "silence" else delay)
         if fault == "bug":
             raise RuntimeError("a mistake in this library")
+        if fault == "foreign":
+            raise asyncio.CancelledError
         if fault == "huge":
             return APIResponseValidationError("the answer is too large", "too_large")
-        answer = self.answer(task_id, fault, loop.time())
+        answer = self.answer(asked, fault, loop.time())
         if answer is None:
             reason = {"cut": "disconnected", "garbage": "protocol"}.get(fault, fault)
             return APIConnectionError("the exchange failed", reason)
@@ -106,11 +139,11 @@ class Service:
 
         async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
             loop = asyncio.get_running_loop()
-            task_id = str(json.loads(request.partition(b"\r\n\r\n")[2])["id"])
-            delay, fault = self.meet(task_id, loop.time())
+            asked = Asked(self._plan, request.partition(b"\r\n\r\n")[2])
+            delay, fault = self.meet(asked, loop.time())
             if fault not in {"silence", "unreachable"}:
                 await asyncio.sleep(delay)
-            answer = self.answer(task_id, fault, loop.time())
+            answer = self.answer(asked, fault, loop.time())
             if answer is not None:
                 code, headers, body = answer
                 if code != 200:
@@ -133,4 +166,7 @@ _BROKEN: dict[str, Behaviour] = {
     "unreachable": bad.silence(),
     "bug": bad.raw_and_reset(bad.head(200, {"Content-Length": "9"})),
     "certificate": bad.status(495),
+    "poisoned": bad.close,
+    "foreign": bad.reset,
+    "middleware": bad.close,
 }

@@ -1,4 +1,4 @@
-"""Random runs: random lives of tasks, faults, cancellations, deadlines, joins and closing, on a virtual clock."""
+"""Random runs: creates, faults, pauses, cancellations, deadlines, joins and closing, on a virtual clock."""
 
 from __future__ import annotations
 
