@@ -111,7 +111,7 @@ class _Member(Generic[R]):
         self.task_id = track.walk.task_id if task_id == track.walk.task_id else task_id
         #: Loop times: when it was taken, and until when it is followed. One pair for all that were taken at once.
         self.times = times
-        self.prior = track.walk.so_far
+        self.prior = track.walk.so_far(times[0])
         self.hearing = hearing
         #: Transitions told so far; joining others, it begins with the newest that they know.
         self.cursor = max(0, track.seen - 1)

@@ -146,10 +146,10 @@ class Walk(Generic[R]):
         self.trouble: Trouble | None = None
         self.course = course
 
-    @property
-    def so_far(self) -> Prior:
+    def so_far(self, now: float) -> Prior:
         """What a wait that begins now is to know of the time before it."""
-        return (self.failures, self.idle) if self.failures or self.idle else _NOTHING  # mostly one for all
+        idle = self.idle if self.left_at is None else self.idle + now - self.left_at
+        return (self.failures, idle) if self.failures or idle else _NOTHING  # mostly one for all
 
     def leave(self, now: float) -> None:
         """Nobody waits any longer."""

@@ -253,7 +253,7 @@ class Watch(Generic[R]):
         if self._poller is None or self._track is None:
             self._poller, self._track = self._source.follow(self._task_id)
             self._started = self._poller.time()
-            self._prior = self._track.walk.so_far
+            self._prior = self._track.walk.so_far(self._started)
             # Joining others, begin with the newest status that they know.
             self._first = self._cursor = max(0, self._track.seen - 1)
         return self._poller, self._track

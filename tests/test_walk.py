@@ -128,13 +128,13 @@ def test_a_wait_is_ended_by_faults_of_its_own_only() -> None:
     first = Reader()
     for now in (0.0, 3.0, 6.0, 9.5):
         assert fail_for(walk, [first], APIStatusError(500), now) == []
-    late = Reader(since=9.9, prior=walk.so_far)
+    late = Reader(since=9.9, prior=walk.so_far(now))
     ended = {now: fail_for(walk, [late], APIStatusError(500), now) for now in (10.0, 15.0, 19.8, 19.9)}
     assert ended == {10.0: [], 15.0: [], 19.8: [], 19.9: [late]}
-    seldom = Reader(since=20.0, prior=walk.so_far)
+    seldom = Reader(since=20.0, prior=walk.so_far(now))
     ended = {now: fail_for(walk, [seldom], APIStatusError(500), now) for now in (21.0, 100.0, 101.0)}
     assert ended == {21.0: [], 100.0: [], 101.0: [seldom]}
-    assert fail_for(walk, [first, Reader(101.0, walk.so_far)], APIStatusError(500), 102.0) == [first]
+    assert fail_for(walk, [first, Reader(101.0, walk.so_far(101.0))], APIStatusError(500), 102.0) == [first]
 
 
 def test_a_poll_is_planned_for_each_end_of_a_wait() -> None:
@@ -252,7 +252,9 @@ def test_time_away_moves_the_beginning_of_a_wait_too() -> None:
     walk, first = new_walk(retry=Retry(max_outage=10)), Reader()
     for now in (0.0, 1.0, 2.0):
         assert fail_for(walk, [first], APIConnectionError("x"), now) == []
-    late = Reader(since=3.0, prior=walk.so_far)
+    walk.leave(2.5)
+    late = Reader(since=3.0, prior=walk.so_far(3.0))
+    walk.resume(3.0)
     walk.leave(4.0)
     walk.resume(104.0)
     ended = {now: fail_for(walk, [late], APIConnectionError("x"), now) for now in (105.0, 112.9, 113.0)}

@@ -392,7 +392,7 @@ class Reader:
                 if self.deadline < max(pause.until, probe) + EPS:
                     yield step.ended, True
             at = self.life.queued_from(max(pause.start, step.asked), until - EPS)
-            if at < math.inf and self.deadline < pause.until - EPS and self._waits_for_an_answer(at + EPS):
+            if at < math.inf and self.deadline < pause.until - EPS and self._waits_for_an_answer(at + EPS, pause.start):
                 yield at, _is_rest(step.ending, pause, at)
 
     def _outlasted_by_outages(self, step: Step) -> Iterator[tuple[float, bool]]:
@@ -413,7 +413,7 @@ class Reader:
                 if (
                     at < math.inf
                     and self.deadline < bound - EPS
-                    and self._waits_for_an_answer(at + EPS)
+                    and self._waits_for_an_answer(at + EPS, since)
                     and not is_paused
                 ):
                     yield at, any(sign.end - EPS <= at <= until + EPS for sign, until in alike)
@@ -421,9 +421,13 @@ class Reader:
     def _is_down(self, at: float) -> bool:
         return any(outage.covers(at) for outage in self.judge.outages)
 
-    def _waits_for_an_answer(self, at: float) -> bool:
-        """Whether it is a call, or has not been asked for before a time."""
-        return self.watch.single or not any(post.start <= at for post in self.life.log.posts)
+    def _waits_for_an_answer(self, at: float, since: float = -math.inf) -> bool:
+        """Whether it is a call, or a wait that begins, for what was never asked for, after the obstacle did."""
+        if self.watch.single:
+            return True
+        started = self.watch.started
+        is_new = abs(at - started) <= 3 * EPS and since < started - EPS
+        return is_new and not any(post.start <= at for post in self.life.log.posts)
 
     def _is_timeout(self, ending: Any) -> bool:
         if self._is_closed(ending, self.deadline) and self.deadline > self.judge.closed_at - EPS:
