@@ -122,7 +122,8 @@ class Poller:
             track.deadline = math.inf
             track.walk.resume(now)
         track.enter(waiter)
-        if is_new and track.polled_at == -math.inf and waiter.deadline < self._gate.closed_until(now):
+        closed_until = self._gate.closed_until(now)
+        if is_new and track.polled_at == -math.inf and closed_until > now and waiter.deadline < closed_until:
             self._refuse(track, waiter, self._why_closed(now))
         self.attend([track])
 

@@ -360,7 +360,8 @@ class Reader:
             surely = down == {False} and met.seen[0] >= least and met.seconds[0] >= seconds - 1e-6
             surely = surely and step.asked + EPS < poll.end
             is_it = _are_alike(step.ending, poll.outcome)
-            if surely or (may and is_it):
+            # Where it only may have ended it, a later fault that looks the same may have as well.
+            if surely or (may and is_it and abs(max(poll.end, step.asked) - step.ended) <= LATE):
                 yield poll.end, is_it
 
     def _outages(self, step: Step) -> Iterator[tuple[float, bool]]:
