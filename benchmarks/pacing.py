@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.durations import REPORTED, TUNING, Floats, Shape, draw
 from benchmarks.optimum import Frontier, fixed, frontier, optimum
 from distribute_async import Pacing
-from distribute_async._learning import Learning, Phase
+from distribute_async._policy.adaptive import Learning, Phase
 
 TASKS, LEARNING = 2_500, 500
 COLD, DRIFT_AT, DRIFTED = 100, 1_500, 300

@@ -1,8 +1,15 @@
 """The asyncio client for Distribute.AI's queued inference. This module holds the public names, nothing else."""
 
-from distribute_async._client import DistributeClient
-from distribute_async._config import Limits, Retry
-from distribute_async._errors import (
+from distribute_async._api.client import DistributeClient
+from distribute_async._api.shared import as_completed, fetch, wait_for_result, watch, watch_many
+from distribute_async._api.stream import Progress, TaskStream
+from distribute_async._api.watch import Watch
+from distribute_async._engine.files import File, ImageResult, SpeechResult
+from distribute_async._engine.observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
+from distribute_async._policy.adaptive import LearnedPacing
+from distribute_async._policy.pacing import Pacing
+from distribute_async._policy.settings import Limits, Retry
+from distribute_async._wire.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
@@ -22,16 +29,18 @@ from distribute_async._errors import (
     TaskFailedError,
     WaitTimeoutError,
 )
-from distribute_async._learning import LearnedPacing
-from distribute_async._many import Progress, TaskStream
-from distribute_async._media import File, ImageResult, SpeechResult
-from distribute_async._models import ChatResult, Choice, FunctionCall, Message, Outcome, ToolCall, Transition, Usage
-from distribute_async._observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
-from distribute_async._pacing import Pacing
-from distribute_async._requests import ChatRequest, ImageRequest, SpeechRequest
-from distribute_async._shared import as_completed, fetch, wait_for_result, watch, watch_many
-from distribute_async._status import TaskStatus
-from distribute_async._watch import Watch
+from distribute_async._wire.models import (
+    ChatResult,
+    Choice,
+    FunctionCall,
+    Message,
+    Outcome,
+    ToolCall,
+    Transition,
+    Usage,
+)
+from distribute_async._wire.requests import ChatRequest, ImageRequest, SpeechRequest
+from distribute_async._wire.status import TaskStatus
 
 __all__ = [
     "APIConnectionError",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distribute_async._faults import RULES, Evidence, Rule
+from distribute_async._policy.faults import RULES, Evidence, Rule
 from tests.faults.matrix import errors_of, showing
 
 project = "distribute-async"

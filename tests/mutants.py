@@ -34,16 +34,22 @@ from attrs import field, frozen
 _WAITING = ["test_poller.py", "test_deadlines.py", "test_watch.py", "test_sharing.py", "test_client.py"]
 #: The tests that must notice a change of a module, the quickest first.
 TESTS = {
-    "_pacing": ["test_pacing.py", "test_walk.py"],
-    "_faults": ["test_faults.py"],
-    "_gate": ["test_gate.py"],
-    "_walk": ["test_walk.py"],
-    "_codec": ["test_codec.py", "test_models.py"],
-    "_schedule": _WAITING,
-    "_poller": [*_WAITING, "faults/test_pause.py", "faults/test_connections.py", "telemetry", "test_cancellation.py"],
+    "_policy.pacing": ["test_pacing.py", "test_walk.py"],
+    "_policy.faults": ["test_faults.py"],
+    "_policy.throttle": ["test_gate.py"],
+    "_policy.task_state": ["test_walk.py"],
+    "_wire.codec": ["test_codec.py", "test_models.py"],
+    "_engine.schedule": _WAITING,
+    "_engine.poller": [
+        *_WAITING,
+        "faults/test_pause.py",
+        "faults/test_connections.py",
+        "telemetry",
+        "test_cancellation.py",
+    ],
 }
 #: Those whose tests need an event loop, and so what `conftest.py` says of it; without it a mutant takes half as long.
-ASYNCHRONOUS = {"_poller", "_schedule"}
+ASYNCHRONOUS = {"_engine.poller", "_engine.schedule"}
 LEAST_SCORE = 90.0
 #: Loaded once for all mutants: what takes long to import, and nothing of ours.
 LIBRARIES = ["aiohttp.web", "backoff", "cattrs", "hypothesis", "looptime", "pytest_asyncio", "schemathesis", "trustme"]
@@ -76,7 +82,7 @@ def mutants(module: str, lines: set[int]) -> list[Mutant]:
     libcst: Any = importlib.import_module("libcst")
     metadata: Any = importlib.import_module("libcst.metadata")
     operators = importlib.import_module("mutmut.mutation.mutators").mutation_operators
-    source = (_HERE.parent / "distribute_async" / f"{module}.py").read_text()
+    source = (_HERE.parent / "distribute_async" / f"{module.replace('.', '/')}.py").read_text()
     wrapper = metadata.MetadataWrapper(libcst.parse_module(source))
     positions = wrapper.resolve(metadata.PositionProvider)
     found: dict[str, Mutant] = {}

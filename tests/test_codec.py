@@ -24,8 +24,8 @@ from distribute_async import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._codec import MOST_SHARED, SHORT, decode, retry_after, shared_text, status_error_type
-from distribute_async._errors import DistributeError
+from distribute_async._wire.codec import MOST_SHARED, SHORT, decode, retry_after, shared_text, status_error_type
+from distribute_async._wire.errors import DistributeError
 from tests.fuzz import bodies as made
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, heard, reading_json_with
 

@@ -28,7 +28,7 @@ from distribute_async import (
     Retry,
     WaitTimeoutError,
 )
-from distribute_async._session import Answer, Session
+from distribute_async._engine.http import Answer, Session
 from distribute_async.emulator import Emulator, fault
 from tests import misbehaving as bad
 from tests.misbehaving import Behaviour, MisbehavingServer, good

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distribute_async._fair_queue import FairQueue, Priority
+from distribute_async._policy.fair_queue import FairQueue, Priority
 
 CALL, FIRST_POLL, POLL = Priority
 

@@ -13,8 +13,7 @@ from distribute_async import (
     ConfigurationError,
     DistributeError,
 )
-from distribute_async._codec import status_error_type
-from distribute_async._faults import (
+from distribute_async._policy.faults import (
     RULES,
     UNUSABLE,
     Action,
@@ -24,6 +23,7 @@ from distribute_async._faults import (
     pause_of,
     rule_for,
 )
+from distribute_async._wire.codec import status_error_type
 
 REASONS = {
     "stale": (Action.RETRY_NOW, Evidence.DOWN),

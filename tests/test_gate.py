@@ -8,8 +8,8 @@ import math
 import pytest
 
 from distribute_async import Limits
-from distribute_async._faults import Evidence
-from distribute_async._gate import RESUME_SECONDS, Gate
+from distribute_async._policy.faults import Evidence
+from distribute_async._policy.throttle import RESUME_SECONDS, Gate
 
 
 def half(span: float) -> float:

@@ -6,59 +6,34 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 import distribute_async
-from distribute_async._errors import DistributeError
-from distribute_async._faults import RULES, rule_for
-from distribute_async._session import connection_fault
+from distribute_async._engine.http import connection_fault
+from distribute_async._policy.faults import RULES, rule_for
+from distribute_async._wire.errors import DistributeError
 
 PACKAGE = Path(distribute_async.__file__).parent
 
-# From the ground up: a module may import those before it.
-FLOORS = [
-    "_status",
-    "_models",
-    "_errors",
-    "_config",
-    "_observer",
-    "_codec",
-    "_faults",
-    "_redaction",
-    "_session",
-    "_saving",
-    "_download",
-    "_media",
-    "_requests",
-    "_endpoints",
-    "_pacing",
-    "_hazard",
-    "_learning",
-    "_walk",
-    "_gate",
-    "_fair_queue",
-    "_track",
-    "_schedule",
-    "_tally",
-    "_poller",
-    "_watch",
-    "_ids",
-    "_many",
-    "_client",
-    "_shared",
-    "__init__",
-]
+# The rooms of the core, from the ground up. A module may import modules of its own room, and of those below it.
+ROOMS = ["_wire", "_policy", "_engine", "_api"]
+#: What is built on the core.
+OUTSIDE = ["cli", "integrations", "testing", "emulator"]
+#: Rooms of pure values and decisions: no socket, no clock, no event loop.
+PURE = ["_wire", "_policy"]
 
 # Who alone may know a library.
 TENANTS = {
-    "aiohttp": {"_session", "_download", "_client"},  # the client only names the type of `session=`
-    "cattrs": {"_codec"},
-    "json": {"_codec", "_requests", "_walk"},  # these two write what is sent
-    "backoff": {"_pacing"},
-    "orjson": {"_codec"},
+    # The client only names the type of `session=`.
+    "aiohttp": {"_engine/http", "_engine/download", "_api/client"},
+    "cattrs": {"_wire/codec"},
+    "json": {"_wire/codec", "_wire/requests"},  # the latter writes what is sent
+    "backoff": {"_policy/pacing"},
+    "orjson": {"_wire/codec"},
     "click": set(),
     "rich": set(),
     "opentelemetry": set(),
@@ -75,34 +50,64 @@ def imported(module: Path) -> set[str]:
     return names
 
 
+def room_of(name: str) -> str:
+    """The room of a module of this package, given its dotted name; "" for the package itself."""
+    return name.removeprefix("distribute_async").strip(".").partition(".")[0]
+
+
 def core_modules() -> list[Path]:
-    return sorted(PACKAGE.glob("*.py"))
+    return [module for room in ROOMS for module in sorted((PACKAGE / room).rglob("*.py"))]
 
 
-def test_every_core_module_has_its_floor() -> None:
-    """The list of floors is complete, so that no module escapes the rule."""
-    assert {module.stem for module in core_modules()} == set(FLOORS)
+def place(module: Path) -> str:
+    return module.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
-@pytest.mark.parametrize("module", core_modules(), ids=lambda module: module.stem)
+def test_there_is_no_other_room() -> None:
+    """Each module of the package is in a room of the core or outside it, so that none escapes the rules."""
+    modules = {module.relative_to(PACKAGE).parts[0] for module in PACKAGE.rglob("*.py")}
+    assert modules == {"__init__.py", *ROOMS, *OUTSIDE}
+
+
+@pytest.mark.parametrize("module", core_modules(), ids=place)
 def test_imports_go_down_only(module: Path) -> None:
-    """A core module imports only modules below it, and nothing of the subpackages."""
-    below = {f"distribute_async.{name}" for name in FLOORS[: FLOORS.index(module.stem)]}
-    assert {name for name in imported(module) if name.startswith("distribute_async")} <= below
+    """A module of the core imports only its own room and those below it."""
+    below = ROOMS[: ROOMS.index(module.relative_to(PACKAGE).parts[0]) + 1]
+    ours = {name for name in imported(module) if name.partition(".")[0] == "distribute_async"}
+    assert {name for name in ours if room_of(name) not in below} == set()
 
 
-@pytest.mark.parametrize("module", core_modules(), ids=lambda module: module.stem)
+def test_no_imports_go_in_a_circle() -> None:
+    """Within a room, too, what a module imports doesn't import it, by however many steps."""
+    arrows = {"distribute_async." + place(module).replace("/", "."): imported(module) for module in core_modules()}
+    order = TopologicalSorter({name: names & arrows.keys() for name, names in arrows.items()})
+    assert len([*order.static_order()]) == len(arrows)  # raises where there is a circle
+
+
+def test_the_public_face_imports_the_core_alone() -> None:
+    """`__init__` re-exports names of the core's rooms, and of nothing that is built on it."""
+    assert {room_of(name) for name in imported(PACKAGE / "__init__.py")} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_pure_rooms_know_no_event_loop_and_no_socket(room: str) -> None:
+    """What is decided is decided without I/O, so that it is tested without any."""
+    names = {name.partition(".")[0] for module in (PACKAGE / room).rglob("*.py") for name in imported(module)}
+    assert names & {"aiohttp", "asyncio", "socket", "ssl", "threading", "yarl"} == set()
+
+
+@pytest.mark.parametrize("module", core_modules(), ids=place)
 def test_libraries_stay_in_their_rooms(module: Path) -> None:
     """Each library of the core is known to the module that wraps it, and to no other."""
     tops = {name.partition(".")[0] for name in imported(module)}
-    assert {library for library in tops & TENANTS.keys() if module.stem not in TENANTS[library]} == set()
+    assert {library for library in tops & TENANTS.keys() if place(module) not in TENANTS[library]} == set()
 
 
 def test_the_emulator_knows_nothing_of_the_client() -> None:
     """The emulator speaks from the specification alone, so that a mistake of the client can't hide in both."""
     foreign = {
         name
-        for module in (PACKAGE / "emulator").glob("*.py")
+        for module in (PACKAGE / "emulator").rglob("*.py")
         for name in imported(module)
         if name.startswith("distribute_async") and not name.startswith("distribute_async.emulator")
     }

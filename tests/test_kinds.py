@@ -24,10 +24,10 @@ from distribute_async import (
     TaskFailedError,
     Watch,
 )
-from distribute_async._client import Tasks
-from distribute_async._endpoints import Kind
-from distribute_async._models import TaskResult
-from distribute_async._requests import TaskRequest
+from distribute_async._api.client import Tasks
+from distribute_async._engine.kinds import Kind
+from distribute_async._wire.models import TaskResult
+from distribute_async._wire.requests import TaskRequest
 from distribute_async.emulator import Emulator
 from distribute_async.emulator import _kinds as emulated
 from distribute_async.emulator._checks import Shape

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_async import ChatResult, DistributeClient, Pacing, TaskStatus
-from distribute_async._hazard import BINS, EDGES, PRIOR, Ages
-from distribute_async._learning import MEMORY, MOST_MODELS, Course, LearnedPacing, Learning, Phase
+from distribute_async._policy.adaptive import MEMORY, MOST_MODELS, Course, LearnedPacing, Learning, Phase
+from distribute_async._policy.hazard import BINS, EDGES, PRIOR, Ages
 from distribute_async.emulator import Emulator
 from tests.waiting import now
 

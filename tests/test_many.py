@@ -37,7 +37,7 @@ from distribute_async import (
     Transition,
     WaitTimeoutError,
 )
-from distribute_async._session import Answer, Session
+from distribute_async._engine.http import Answer, Session
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer, good

@@ -21,8 +21,8 @@ from distribute_async import (
     TaskStatus,
     WaitTimeoutError,
 )
-from distribute_async._codec import decode
-from distribute_async._errors import DistributeError
+from distribute_async._wire.codec import decode
+from distribute_async._wire.errors import DistributeError
 
 
 def chat_result(body: dict[str, Any]) -> ChatResult:

@@ -9,7 +9,7 @@ import backoff
 import pytest
 
 from distribute_async import ConfigurationError, Pacing, Retry
-from distribute_async._pacing import MOST_STEPS, Steps, retry_steps
+from distribute_async._policy.pacing import MOST_STEPS, Steps, retry_steps
 
 
 def none(span: float) -> float:

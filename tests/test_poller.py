@@ -20,7 +20,7 @@ from distribute_async import (
     Retry,
     WaitTimeoutError,
 )
-from distribute_async._poller import Poller
+from distribute_async._engine.poller import Poller
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import EVERY_SECOND, ID, RARELY, assert_nothing_runs, body, caught, ids, new_client, now, says

@@ -22,13 +22,13 @@ from distribute_async import (
     TaskFailedError,
     WaitTimeoutError,
     Watch,
-    _shared,
     as_completed,
     fetch,
     wait_for_result,
     watch,
     watch_many,
 )
+from distribute_async._api import shared as shared_module
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
@@ -60,7 +60,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("DISTRIBUTE_BASE_URL", raising=False)
     yield
     gc.collect()
-    assert [client for client in map(_called, _shared._clients.values()) if client is not None] == []
+    assert [client for client in map(_called, shared_module._clients.values()) if client is not None] == []
 
 
 def _called(reference: weakref.ref[Any]) -> Any:
@@ -145,7 +145,7 @@ async def test_a_client_may_be_given(emulator: Emulator, client: DistributeClien
     )
     assert results[0] is results[1] is results[2]
     assert (await fetch(task_id, client=client)).text
-    assert asyncio.get_running_loop() not in _shared._clients
+    assert asyncio.get_running_loop() not in shared_module._clients
     hasty = DistributeClient(emulator.api_key, base_url=emulator.base_url, timeout=2)
     began = now()
     await caught(watch(emulator.add_task([(0, "QUEUED")]), client=hasty), WaitTimeoutError)

@@ -27,12 +27,12 @@ from distribute_async import (
     Transition,
     WaitTimeoutError,
 )
-from distribute_async._errors import DistributeError
-from distribute_async._faults import rule_for
-from distribute_async._learning import Learning
-from distribute_async._models import Created
-from distribute_async._pacing import Steps, retry_steps
-from distribute_async._walk import Creation, Pace, Patience, Walk
+from distribute_async._policy.adaptive import Learning
+from distribute_async._policy.faults import rule_for
+from distribute_async._policy.pacing import Steps, retry_steps
+from distribute_async._policy.task_state import Creation, Pace, Patience, Walk
+from distribute_async._wire.errors import DistributeError
+from distribute_async._wire.models import Created
 
 
 def half(span: float) -> float:

@@ -18,8 +18,8 @@ from distribute_async import (
     TaskFailedError,
     TaskStatus,
     WaitTimeoutError,
-    _poller,
 )
+from distribute_async._engine import poller
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
@@ -207,7 +207,7 @@ async def test_a_mistake_of_the_library_hangs_nobody(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_poller, "decode", broken)
+    monkeypatch.setattr(poller, "decode", broken)
     async with MisbehavingServer(*says("COMPLETED")) as server, new_client(server.url) as client:
         error = await caught(client.fetch(ID), APIConnectionError)
         assert (error.reason, error.attempts) == ("unexpected", 3)

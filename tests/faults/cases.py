@@ -28,7 +28,7 @@ from distribute_async import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._faults import RULES, Action, Rule
+from distribute_async._policy.faults import RULES, Action, Rule
 from tests import misbehaving as bad
 from tests.misbehaving import Behaviour, Greeting, MisbehavingServer
 

@@ -10,7 +10,7 @@ from types import FunctionType
 import pytest
 
 from distribute_async import DistributeError
-from distribute_async._faults import Rule
+from distribute_async._policy.faults import Rule
 from tests.faults.cases import CASES, rule_of
 
 

@@ -24,7 +24,7 @@ from distribute_async import (
     RateLimitError,
     Retry,
 )
-from distribute_async._faults import Action
+from distribute_async._policy.faults import Action
 from tests import misbehaving as bad
 from tests.faults.cases import ID, caught, new_client, rule_of
 from tests.fuzz import bodies as made

@@ -21,7 +21,7 @@ from distribute_async import (
     DistributeError,
     Retry,
 )
-from distribute_async._faults import UNUSABLE
+from distribute_async._policy.faults import UNUSABLE
 from tests import misbehaving as bad
 from tests.faults.cases import BODY, GOOD, HTML, ID, OTHER_ID, QUEUED, caught, new_client, rule_of, task
 from tests.faults.matrix import shows

@@ -18,7 +18,7 @@ from distribute_async import (
     Retry,
     SubmitUncertainError,
 )
-from distribute_async._faults import RULES
+from distribute_async._policy.faults import RULES
 from tests import misbehaving as bad
 from tests.faults.matrix import shows
 from tests.misbehaving import MisbehavingServer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distribute_async import APIResponseValidationError, NotFoundError, Retry, TaskStatus
-from distribute_async._faults import RULES, Action, Rule
+from distribute_async._policy.faults import RULES, Action, Rule
 from tests import misbehaving as bad
 from tests.faults.cases import (
     GOOD,

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from distribute_async import APIStatusError, ChatResult
-from distribute_async._codec import _orjson_loads, decode
-from distribute_async._errors import DistributeError
-from distribute_async._faults import RULES, pause_of, rule_for
+from distribute_async._policy.faults import RULES, pause_of, rule_for
+from distribute_async._wire.codec import _orjson_loads, decode
+from distribute_async._wire.errors import DistributeError
 from tests.fuzz.corpus import unpacked
 
 JsonPath = Literal["orjson", "standard library"]

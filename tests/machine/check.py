@@ -21,8 +21,8 @@ from distribute_async import (
     DistributeError,
     TaskStatus,
 )
-from distribute_async._faults import Action, Evidence, rule_for
-from distribute_async._models import Created
+from distribute_async._policy.faults import Action, Evidence, rule_for
+from distribute_async._wire.models import Created
 from tests.machine.endings import LATE, Life, Reader
 from tests.machine.record import EPS, Outage, Pause, Poll, Spans, pause_in, polls_of
 from tests.machine.recorder import Post, Quiet, Run, Step, TrackLog, WatchLog

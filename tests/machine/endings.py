@@ -21,8 +21,9 @@ from distribute_async import (
     TaskStatus,
     WaitTimeoutError,
 )
-from distribute_async._faults import Action, pause_of, rule_for
-from distribute_async._models import Created, is_task_id
+from distribute_async._policy.faults import Action, pause_of, rule_for
+from distribute_async._wire.ids import is_task_id
+from distribute_async._wire.models import Created
 from tests.machine.plan import Settings
 from tests.machine.record import EPS, Outage, Pause, Poll, Spans
 from tests.machine.recorder import Quiet, Step, TrackLog, WatchLog

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from attrs import define, field
 
 from distribute_async import APIStatusError, ChatResult, DistributeError
-from distribute_async._faults import Evidence, pause_of, rule_for
-from distribute_async._models import Created
+from distribute_async._policy.faults import Evidence, pause_of, rule_for
+from distribute_async._wire.models import Created
 from tests.machine.plan import PROBE_ID
 from tests.machine.recorder import TrackLog
 

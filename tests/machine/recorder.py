@@ -18,12 +18,12 @@ from weakref import WeakKeyDictionary
 from attrs import define, field
 
 from distribute_async import APIConnectionError, ChatResult, DistributeError, TaskStatus, Watch
-from distribute_async._codec import decode
-from distribute_async._endpoints import Endpoint
-from distribute_async._models import Created
-from distribute_async._poller import Poller
-from distribute_async._session import Answer, Session
-from distribute_async._track import Exchange, Track
+from distribute_async._engine.http import Answer, Session
+from distribute_async._engine.kinds import Endpoint
+from distribute_async._engine.poller import Poller
+from distribute_async._engine.subscription import Exchange, Track
+from distribute_async._wire.codec import decode
+from distribute_async._wire.models import Created
 from tests.machine.plan import PROBE_ID, Plan
 from tests.machine.service import Service
 from tests.waiting import now

@@ -27,8 +27,8 @@ from distribute_async import (
     TaskStatus,
     Transition,
     Watch,
-    _shared,
 )
+from distribute_async._api import shared as shared_module
 from tests.machine.plan import MANY, Actor, Plan
 from tests.machine.recorder import Quiet, Recorder, Run, Step, WatchLog
 from tests.machine.service import Service
@@ -159,8 +159,8 @@ class _Stage:
             stack.enter_context(mock.patch.dict(os.environ, _environment(url)))
             if self._plan.module:
                 # Whoever keeps a watch keeps the client, and what that knows of an outage; else it goes with its waits.
-                shared = _shared._SharedClient()
-                _shared._clients[asyncio.get_running_loop()] = weakref.ref(shared)
+                shared = shared_module._SharedClient()
+                shared_module._clients[asyncio.get_running_loop()] = weakref.ref(shared)
             else:
                 self._client = await stack.enter_async_context(_client(self._plan, url))
             await self._all_wait()

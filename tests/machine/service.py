@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distribute_async import APIConnectionError, APIResponseValidationError, DistributeError
-from distribute_async._session import Answer
+from distribute_async._engine.http import Answer
 from tests import misbehaving as bad
 from tests.machine.plan import PROBE_ID, Plan
 from tests.misbehaving import Behaviour

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from distribute_async._session import Session
+from distribute_async._engine.http import Session
 from tests.soak.__main__ import ROUNDS, Sample, growth, soak
 
 REST = Sample(memory=60 << 20, blocks=200_000, descriptors=11, tasks=1)

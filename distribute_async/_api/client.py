@@ -1,0 +1,346 @@
+"""`DistributeClient`: puts the parts together. The only module that knows them all; used by users and `shared`."""
+
+from __future__ import annotations
+
+import ssl
+import uuid
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, ClassVar, Concatenate, Generic, Self, TypeVar, overload
+
+import aiohttp
+from yarl import URL
+
+from distribute_async._api.id_source import Ids
+from distribute_async._api.stream import WINDOW, Changes, Completions, TaskStream
+from distribute_async._api.watch import Watch
+from distribute_async._engine.address import checked_proxy, service_url
+from distribute_async._engine.credentials import checked_ssl_context, request_headers, secret, secret_key
+from distribute_async._engine.http import Session
+from distribute_async._engine.kinds import CHAT, IMAGES, KINDS, SPEECH, Endpoint, Kind, P
+from distribute_async._engine.observer import Observer, Stats, Telemetry
+from distribute_async._engine.poller import Poller
+from distribute_async._engine.subscription import Track, closed
+from distribute_async._policy.adaptive import LearnedPacing, Learning
+from distribute_async._policy.pacing import Pacing, retry_steps
+from distribute_async._policy.settings import DEFAULT_TIMEOUT, Limits, Retry
+from distribute_async._policy.task_state import Pace
+from distribute_async._policy.throttle import Gate
+from distribute_async._wire.arguments import DEFAULT, Default, is_number, wait_timeout
+from distribute_async._wire.errors import ConfigurationError
+from distribute_async._wire.ids import checked_id
+from distribute_async._wire.models import ChatResult, Created, Outcome, R, Transition
+from distribute_async._wire.requests import ChatRequest
+
+T = TypeVar("T")
+
+
+class Tasks(Generic[P, R]):
+    """One kind of task of a client, such as `client.chat`."""
+
+    __slots__ = ("_client", "_kind")  # each wait has one of its own
+
+    def __init__(self, client: DistributeClient, kind: Kind[P, R]) -> None:
+        self._client = client
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"<{self._kind.name} tasks of {self._client!r}>"
+
+    async def submit(self, *args: P.args, **fields: P.kwargs) -> Watch[R]:
+        """Create a task; gives its `Watch`, whose `task_id` should be kept where a restart doesn't lose it.
+
+        `fields`: those of `ChatRequest`, `ImageRequest` or `SpeechRequest`, which check them before anything is sent
+        and raise `InvalidRequestError`; `extra_body` for others. `timeout` (seconds, None for none; the client's by
+        default) is for the submission and again for the watch.
+
+        The request is sent again, up to `Retry.attempts` times, only where it surely never reached the service
+        (nothing was sent, 429, 503). Where it may have, and no answer tells, that is a `SubmitUncertainError`: nobody
+        can know whether there is a task now. Other refusals are raised as they are.
+        """
+        request = self._kind.request_type(*args, **fields)
+        creation = _Creation(self._client, self._kind.create, request.body())
+        created = await Watch(creation, "", self._client.seconds(request.timeout))
+        return self.watch(created.id, timeout=request.timeout)
+
+    async def submit_and_wait(self, *args: P.args, **fields: P.kwargs) -> R:
+        """Create a task and wait for its result: `submit`, and `await` what it gives; raises what both raise.
+
+        An error from the wait has the `task_id`, so that one can go on waiting for it.
+        """
+        return await (await self.submit(*args, **fields))
+
+    def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[R]:
+        """Follow a task: see `Watch`. Nothing is sent before the first `await` or iteration.
+
+        `timeout`: seconds for the whole wait, None for none; the client's by default. Raises `InvalidTaskIdError`
+        for an id that the specification refuses, `ConfigurationError` for a timeout that is no number.
+        """
+        return Watch(self, checked_id(task_id), self._client.seconds(timeout))
+
+    async def wait_for_result(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
+        """Wait until a task is COMPLETED and return its result.
+
+        `timeout`: seconds for the whole wait, None for none; the client's by default. Raises what `await watch` raises
+        (see `Watch`), `TaskFailedError` where the task ended in ERROR.
+        """
+        return await self.watch(task_id, timeout=timeout).last_word()
+
+    async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
+        """One poll: how the task stands now, whatever its status; the answer is never older than the call.
+
+        Transient faults are tried again, `Retry.attempts` times in all; then the last one is raised. A 404 raises
+        `NotFoundError` at once. `timeout` (seconds, None for none; the client's by default) covers all attempts
+        and raises `WaitTimeoutError`.
+        """
+        return await Watch(_Look(self), checked_id(task_id), self._client.seconds(timeout))
+
+    def as_completed(
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
+    ) -> TaskStream[Outcome[R]]:
+        """Follow many tasks: an `Outcome` of each as it ends, none lost. See `TaskStream`.
+
+        `ids`: any iterable or async iterable of them, endless too; taken as there is room among the `window` that are
+        followed at once. `timeout`: seconds for each task from when it is taken, None for none; the client's by
+        default. An error, a timeout too, is the outcome of its task and doesn't end the others. Raises
+        `ConfigurationError` for arguments that can't work.
+        """
+        return TaskStream(Completions(self, ids, timeout=self._client.seconds(timeout), window=window))
+
+    def watch_many(
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
+    ) -> TaskStream[Transition[R]]:
+        """Follow many tasks: each `Transition` of any of them as it comes. Arguments as for `as_completed`.
+
+        A task that ends in ERROR has that as its last transition. Where following a task ends early, the last one has
+        the reason in `error`, and no status.
+        """
+        return TaskStream(Changes(self, ids, timeout=self._client.seconds(timeout), window=window))
+
+    def follow(self, task_id: str, *, single: bool = False) -> tuple[Poller, Track[R]]:
+        """For `Watch`: where to wait. Raises `ClientClosedError`."""
+        poller = self._client.poller()
+        return poller, poller.track(self._kind.result, task_id, single=single)
+
+
+class _Look(Generic[R]):
+    """Where the one poll of a fetch finds its track, which is always a new one."""
+
+    def __init__(self, tasks: Tasks[..., R]) -> None:
+        self._tasks = tasks
+
+    def follow(self, task_id: str) -> tuple[Poller, Track[R]]:
+        """A track of its own."""
+        return self._tasks.follow(task_id, single=True)
+
+
+class _Creation:
+    """Where the watch of a submission finds its track."""
+
+    def __init__(self, client: DistributeClient, endpoint: Endpoint[Created], body: bytes) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._body = body
+
+    def follow(self, task_id: str) -> tuple[Poller, Track[Created]]:  # noqa: ARG002 - as for any Source
+        """A new one: there is no id yet."""
+        poller = self._client.poller()
+        return poller, poller.creation(self._endpoint, self._body)
+
+
+class TasksOf(Generic[P, R]):
+    """The attribute of a client for a kind of task."""
+
+    def __init__(self, kind: Kind[P, R]) -> None:
+        self._kind = kind
+        self.__doc__ = f"{kind.name.capitalize()} tasks: see `Tasks`."
+
+    @overload
+    def __get__(self, client: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, client: DistributeClient, owner: type) -> Tasks[P, R]: ...
+
+    def __get__(self, client: DistributeClient | None, owner: type) -> Self | Tasks[P, R]:
+        # Made anew each time: one that is kept would keep the client from going with its last user.
+        return self if client is None else Tasks(client, self._kind)
+
+
+def _takes(_: Callable[P, object]) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
+    """For type checkers: a method takes the fields of this request."""
+    return lambda method: method
+
+
+class DistributeClient:
+    """A client of Distribute.AI's queued inference. Belongs to one event loop; one for a whole service is right.
+
+    Use it with `async with`, or `await client.close()` in the end: that ends running waits with `ClientClosedError`.
+
+    - `api_key`: else from the environment's DISTRIBUTE_API_KEY. `auth_scheme`: a word before it, such as "Bearer",
+      for gateways that want one; the service takes the bare key.
+    - `base_url`: else from DISTRIBUTE_BASE_URL, else the specification's server. May have a path (a gateway's
+      prefix). Plain http is refused for anything but this machine unless `allow_insecure`.
+    - `timeout`: seconds for one whole wait where the call gives none; 600 by default, None for none.
+    - `session`: your `aiohttp.ClientSession`, used and never closed or changed; its proxy and TLS are your affair.
+    - `pacing`, `retry`, `limits`: see `Pacing`, `Retry`, `Limits`.
+    - `headers`: sent with each request besides ours.
+    - `proxy`: the URL of an HTTP proxy; the environment's is not used. `ssl_context`: to trust a private authority.
+    - `observer`: an `Observer`, told what happens: for telemetry.
+
+    Raises `ConfigurationError` for what can't work; nothing is sent or opened before the first call.
+    """
+
+    #: Chat tasks, which the client's own methods are short for.
+    chat = TasksOf(CHAT)
+    #: Tasks that make pictures.
+    images = TasksOf(IMAGES)
+    #: Tasks that speak.
+    speech = TasksOf(SPEECH)
+
+    # True only for the client of the module-level functions: its connections last as long as somebody waits.
+    _closes_when_idle: ClassVar[bool] = False
+    # For the repr of one whose settings were refused, which a traceback with locals asks for.
+    _url: URL | None = None
+    _is_closed: bool = False
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        session: aiohttp.ClientSession | None = None,
+        pacing: Pacing | None = None,
+        retry: Retry | None = None,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        auth_scheme: str | None = None,
+        allow_insecure: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
+        # From here on no frame of this library that an error can go through shows the key, or a proxy's, in its locals.
+        api_key, proxy = secret_key(api_key), secret(proxy)
+        if session is not None and (proxy is not None or ssl_context is not None):
+            raise ConfigurationError(
+                "proxy= and ssl_context= belong to a session: set them up in the one given as session="
+            )
+        for name, given, kind in (("pacing", pacing, Pacing), ("retry", retry, Retry), ("limits", limits, Limits)):
+            if not (given is None or isinstance(given, kind)):
+                raise ConfigurationError(f"{name} must be a {kind.__name__}, not {given!r}")
+        self._timeout = wait_timeout(timeout)
+        self._limits = limits or Limits()
+        self._url = service_url(base_url, allow_insecure=allow_insecure)
+        self._session = Session(
+            self._url,
+            request_headers(api_key, auth_scheme=auth_scheme, headers=headers),
+            self._limits,
+            given=session,
+            proxy=checked_proxy(proxy),
+            ssl_context=checked_ssl_context(ssl_context),
+        )
+        if not (observer is None or isinstance(observer, Observer)):
+            raise ConfigurationError("observer must be an Observer: derive its class from it")
+        self._telemetry = None if observer is None else Telemetry(observer, self._url.host or "", self._url.port or 0)
+        retry = retry or Retry()
+        pacing = pacing or Pacing()
+        self._pace = Pace(pacing, retry, retry_steps(retry), Learning(pacing))
+        self._poller: Poller | None = None
+
+    def __repr__(self) -> str:
+        host = "nowhere" if self._url is None else self._url.host
+        return f"<DistributeClient for {host}{' (closed)' if self._is_closed else ''}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self, *, grace: float = 0.0) -> None:
+        """End all running waits with `ClientClosedError` and close the connections. Harmless the second time.
+
+        `grace`: seconds in which creates whose request is under way may come to their own end first, so that their
+        callers learn the id; 0 by default. What is cut then, or by a second `close`, ends in `SubmitUncertainError`
+        where the request may have arrived. Raises `ConfigurationError` for a grace that is no number of 0 or more.
+        """
+        if not (is_number(grace) and grace >= 0):
+            raise ConfigurationError(f"grace must be a number of seconds of 0 or more, not {grace!r}")
+        self._is_closed = True
+        if self._poller is not None:
+            await self._poller.close(grace)
+
+    @_takes(ChatRequest)
+    async def submit(self, **fields: Any) -> Watch[ChatResult]:
+        """Short for `client.chat.submit`: see `Tasks.submit`; the fields are those of `ChatRequest`."""
+        return await self.chat.submit(**fields)
+
+    @_takes(ChatRequest)
+    async def submit_and_wait(self, **fields: Any) -> ChatResult:
+        """Short for `client.chat.submit_and_wait`: see `Tasks.submit_and_wait`."""
+        return await self.chat.submit_and_wait(**fields)
+
+    def watch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> Watch[ChatResult]:
+        """Short for `client.chat.watch`: see `Tasks.watch`."""
+        return self.chat.watch(task_id, timeout=timeout)
+
+    async def wait_for_result(
+        self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT
+    ) -> ChatResult:
+        """Short for `client.chat.wait_for_result`: see `Tasks.wait_for_result`."""
+        return await self.chat.watch(task_id, timeout=timeout).last_word()
+
+    async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> ChatResult:
+        """Short for `client.chat.fetch`: see `Tasks.fetch`."""
+        return await self.chat.fetch(task_id, timeout=timeout)
+
+    def as_completed(
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
+    ) -> TaskStream[Outcome[ChatResult]]:
+        """Short for `client.chat.as_completed`: see `Tasks.as_completed`."""
+        return self.chat.as_completed(ids, timeout=timeout, window=window)
+
+    def watch_many(
+        self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
+    ) -> TaskStream[Transition[ChatResult]]:
+        """Short for `client.chat.watch_many`: see `Tasks.watch_many`."""
+        return self.chat.watch_many(ids, timeout=timeout, window=window)
+
+    def tasks(self, kind: str) -> Tasks[..., Any]:
+        """The tasks of a kind, where its name is data: `client.tasks("images")` is `client.images`.
+
+        Raises `ConfigurationError` for a kind that there isn't.
+        """
+        found = KINDS.get(kind) if isinstance(kind, str) else None
+        if found is None:
+            raise ConfigurationError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        return Tasks(self, found)
+
+    def stats(self) -> Stats:
+        """What this client is doing now and has done since its first use; of its own, without any telemetry."""
+        return Stats() if self._poller is None else self._poller.stats()
+
+    def pacing_report(self) -> tuple[LearnedPacing, ...]:
+        """What was learned of when tasks end, by kind, model and phase; nothing without `Pacing.learned`."""
+        return self._pace.learning.report()
+
+    def seconds(self, timeout: float | Default | None) -> float:
+        """A call's timeout, or this client's; infinite for none."""
+        return self._timeout if timeout is DEFAULT else wait_timeout(timeout)
+
+    def poller(self) -> Poller:
+        """For this library's own use: what polls for this client, made at its first use on the running loop."""
+        if self._is_closed:
+            raise closed()
+        if self._poller is None:
+            self._poller = Poller(
+                self._session,
+                Gate(self._limits, self._pace.pacing.jitter),
+                self._pace,
+                closes_when_idle=self._closes_when_idle,
+                telemetry=self._telemetry,
+            )
+        return self._poller

@@ -1,0 +1,144 @@
+"""The module-level functions, such as `wait_for_result`: a client of the environment, shared on each event loop.
+
+The calls of one event loop use one client, so that they share polls, pauses and connections. Its connections are
+open only while somebody is suspended in one of these calls, or what a stream left under way hasn't ended; and it is
+gone with the last `Watch` or stream that knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+import weakref
+
+from distribute_async._api.client import DistributeClient
+from distribute_async._api.id_source import Ids
+from distribute_async._api.stream import WINDOW, Changes, Completions, TaskStream
+from distribute_async._api.watch import Watch
+from distribute_async._engine.address import BASE_URL_VARIABLE
+from distribute_async._engine.credentials import Secret, secret_key
+from distribute_async._engine.poller import Poller
+from distribute_async._engine.subscription import Track
+from distribute_async._policy.settings import DEFAULT_TIMEOUT
+from distribute_async._wire.arguments import DEFAULT, Default, wait_timeout
+from distribute_async._wire.ids import checked_id
+from distribute_async._wire.models import ChatResult, Outcome, Transition
+
+
+def _environment() -> tuple[Secret | None, str | None]:
+    return secret_key(None), os.environ.get(BASE_URL_VARIABLE)
+
+
+class _SharedClient(DistributeClient):
+    _closes_when_idle = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.environment = _environment()
+
+
+# Weak both ways: this remembers nobody's loop and keeps no client alive.
+_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_SharedClient]] = weakref.WeakKeyDictionary()
+
+
+class _SharedTasks:
+    """Where a module-level watch finds its track: the running loop's shared client, held from the first use on."""
+
+    def __init__(self, *, single: bool = False) -> None:
+        self._single = single
+        self._client: _SharedClient | None = None
+
+    def follow(self, task_id: str) -> tuple[Poller, Track[ChatResult]]:
+        if self._client is None:
+            self._client = self._shared()
+        return self._client.chat.follow(task_id, single=self._single)
+
+    @staticmethod
+    def _shared() -> _SharedClient:
+        loop = asyncio.get_running_loop()
+        reference = _clients.get(loop)
+        client = None if reference is None else reference()
+        # An old one may linger in a traceback: tests on one loop would meet their predecessor's service.
+        if client is None or client.environment != _environment():
+            client = _SharedClient()
+            _clients[loop] = weakref.ref(client)
+        return client
+
+
+def _seconds(timeout: float | Default | None) -> float:
+    return DEFAULT_TIMEOUT if timeout is DEFAULT else wait_timeout(timeout)
+
+
+def _watch(task_id: str | uuid.UUID, timeout: float | Default | None, *, single: bool = False) -> Watch[ChatResult]:
+    return Watch(_SharedTasks(single=single), checked_id(task_id), _seconds(timeout))
+
+
+def watch(
+    task_id: str | uuid.UUID,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    client: DistributeClient | None = None,
+) -> Watch[ChatResult]:
+    """Follow a chat task: see `Watch` and `Tasks.watch`.
+
+    Without `client` the settings come from the environment (DISTRIBUTE_API_KEY, DISTRIBUTE_BASE_URL), read at the
+    first `await` or iteration, which raises `ConfigurationError` where they can't work. `timeout`: seconds for the
+    whole wait, None for none; 600 by default, or the client's.
+    """
+    return _watch(task_id, timeout) if client is None else client.watch(task_id, timeout=timeout)
+
+
+async def wait_for_result(
+    task_id: str | uuid.UUID,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    client: DistributeClient | None = None,
+) -> ChatResult:
+    """Wait until a chat task is COMPLETED and return its result; `TaskFailedError` where it ended in ERROR.
+
+    `client` and `timeout` as for `watch`; raises what `await watch` raises (see `Watch`).
+    """
+    return await watch(task_id, timeout=timeout, client=client)
+
+
+async def fetch(
+    task_id: str | uuid.UUID,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    client: DistributeClient | None = None,
+) -> ChatResult:
+    """One poll of a chat task, whatever its status: see `Tasks.fetch`. `client` and `timeout` as for `watch`."""
+    if client is not None:
+        return await client.fetch(task_id, timeout=timeout)
+    return await _watch(task_id, timeout, single=True)
+
+
+def as_completed(
+    ids: Ids,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    window: int = WINDOW,
+    client: DistributeClient | None = None,
+) -> TaskStream[Outcome[ChatResult]]:
+    """Follow many chat tasks to their ends: see `Tasks.as_completed`.
+
+    `client` as for `watch`. `timeout`: seconds for each task from when it is taken, None for none; 600 by default, or
+    the client's.
+    """
+    if client is not None:
+        return client.as_completed(ids, timeout=timeout, window=window)
+    return TaskStream(Completions(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))
+
+
+def watch_many(
+    ids: Ids,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    window: int = WINDOW,
+    client: DistributeClient | None = None,
+) -> TaskStream[Transition[ChatResult]]:
+    """Follow the transitions of many chat tasks: see `Tasks.watch_many`. Arguments as for `as_completed`."""
+    if client is not None:
+        return client.watch_many(ids, timeout=timeout, window=window)
+    return TaskStream(Changes(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))

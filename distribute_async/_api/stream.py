@@ -1,0 +1,414 @@
+"""Many tasks as one stream: `TaskStream`, of outcomes (`as_completed`) or of transitions (`watch_many`).
+
+Used by `client` and `shared`. No asyncio task for each id: each is a `_Member`, a waiter on its track (`poller`),
+and the stream is suspended once for all of them. While the loop's body runs, the stream is away: what is under way
+comes in and is kept for the next step, and nothing new is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Sized
+from contextlib import suppress
+from typing import Any, Generic, TypeVar, cast
+
+from attrs import frozen
+
+from distribute_async._api.id_source import AT_ONCE, Id, Ids, Supply, source_error
+from distribute_async._api.watch import Source, as_given
+from distribute_async._engine.observer import Hearing
+from distribute_async._engine.poller import Poller
+from distribute_async._engine.subscription import Track
+from distribute_async._wire.arguments import checked_count
+from distribute_async._wire.errors import DistributeError, InvalidTaskIdError, TaskFailedError
+from distribute_async._wire.ids import checked_id
+from distribute_async._wire.models import Outcome, R, Transition
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+#: Tasks of one stream that are followed at once, where nobody says otherwise.
+WINDOW = 100_000
+#: Seconds within which tasks count as taken at the same time.
+SAME_TIME = 0.001
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How far a stream has come. A snapshot: see `TaskStream.progress`."""
+
+    #: Tasks that are followed now.
+    waiting: int
+    #: Tasks that ended well, and those that ended in an error of any kind.
+    done: int
+    failed: int
+    #: Good answers to the client's polls since this stream began, for others beside it too.
+    polls: int
+    #: Tasks that ended in a second, on average since this stream began.
+    rate: float
+    #: Seconds until all have ended at this rate; None where the ids have no length, or none has ended yet.
+    eta: float | None
+
+
+class TaskStream(Generic[T_co]):
+    """Many tasks, followed together: what `client.as_completed(ids)` and `client.watch_many(ids)` give.
+
+    Iterate over it with `async for`, in one loop at a time. Ids are taken as there is room for them in the window; one
+    that the specification refuses gives an item with an `InvalidTaskIdError`. What the iterable of ids raises is raised
+    here; after that the iteration may be resumed for the tasks that are followed already.
+
+    An iterable that ends in a `CancelledError` of its own raises a `DistributeError` that says so.
+
+    Leaving the loop early needs no clean-up: nothing new starts, at most the exchanges under way finish. Dropping the
+    stream, or `aclose()`, cuts these too, and cancels an async iterable of ids if it is being waited for at that
+    moment; one that isn't can be used further. Closing the client gives each task that is followed an item with a
+    `ClientClosedError`; then one is raised if there are more ids.
+    """
+
+    def __init__(self, crowd: Crowd[Any, T_co]) -> None:
+        # The poller knows the crowd and not its stream, so that a stream that is dropped goes at once.
+        self._crowd = crowd
+
+    def __repr__(self) -> str:
+        return f"<TaskStream {self.progress}>"
+
+    def __aiter__(self) -> TaskStream[T_co]:
+        return self
+
+    async def __anext__(self) -> T_co:
+        return await self._crowd.step()
+
+    async def aclose(self) -> None:
+        """Follow nothing any longer; returns once the exchanges under way are cut. Harmless the second time."""
+        await self._crowd.close()
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come: for a progress bar. Cheap, and may be asked for at any time."""
+        return self._crowd.progress()
+
+    def __del__(self) -> None:
+        self._crowd.abandon()
+
+
+class _Member(Generic[R]):
+    """One task of a crowd, as a waiter on its track."""
+
+    __slots__ = ("after", "before", "crowd", "cursor", "hearing", "prior", "task_id", "times", "track")
+
+    def __init__(
+        self,
+        crowd: Crowd[R, Any],
+        track: Track[R],
+        task_id: str,
+        times: tuple[float, float],
+        hearing: Hearing | None,
+    ) -> None:
+        self.crowd = crowd
+        self.track = track
+        #: As it was given, mostly the very text that the track has: one more for each adds up.
+        self.task_id = track.walk.task_id if task_id == track.walk.task_id else task_id
+        #: Loop times: when it was taken, and until when it is followed. One pair for all that were taken at once.
+        self.times = times
+        self.prior = track.walk.so_far(times[0])
+        self.hearing = hearing
+        #: Transitions told so far; joining others, it begins with the newest that they know.
+        self.cursor = max(0, track.seen - 1)
+        #: The crowd's members beside it, in the order in which they came.
+        self.before: _Member[R] | None = None
+        self.after: _Member[R] | None = None
+
+    @property
+    def since(self) -> float:
+        return self.times[0]
+
+    @property
+    def deadline(self) -> float:
+        return self.times[1]
+
+    @property
+    def wants_all(self) -> bool:
+        return self.crowd.wants_all
+
+    @property
+    def is_away(self) -> bool:
+        return self.crowd.is_away
+
+    def wake(self) -> None:
+        self.crowd.look(self)
+
+    def refuse(self, error: DistributeError) -> None:
+        self.crowd.end(self, error)
+
+    def missed(self) -> None:
+        self.crowd.missed.append(self.track)
+
+
+class Crowd(Generic[R, T]):
+    """The tasks of one stream, and what is to be told of them."""
+
+    #: Whether each transition is an item, or only each end.
+    wants_all: bool
+
+    def __init__(self, source: Source[R], ids: Ids, *, timeout: float, window: int) -> None:
+        #: Seconds for each task from when it is taken; infinite for none.
+        self.timeout = timeout
+        #: Nobody is suspended on the stream now.
+        self.is_away = True
+        #: Tracks whose polls came due meanwhile.
+        self.missed: list[Track[R]] = []
+        self._source = source
+        self._window = checked_count("window", window)
+        self._total = len(ids) if isinstance(ids, Sized) else None
+        self._ids = Supply(ids, lambda: self._room() > 0, self._stir)
+        #: How many tasks are followed, and the newest of them, which knows the one before. (A set of them would be a
+        #: tenth of what each costs.)
+        self._waiting = 0
+        self._newest: _Member[R] | None = None
+        #: What the next steps give.
+        self._items: deque[T] = deque()
+        self._waker: asyncio.Future[None] | None = None
+        self._broken: BaseException | None = None
+        self._poller: Poller | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: What was cut and is to be seen ended.
+        self._cut: list[asyncio.Task[Any]] = []
+        self._is_closed = False
+        self._started = 0.0
+        #: The loop times of the newest tasks: see `_Member`.
+        self._times = (-math.inf, -math.inf)
+        self._polls_before = 0
+        self._done = 0
+        self._failed = 0
+
+    async def step(self) -> T:
+        """The next item. Raises `StopAsyncIteration` after the last one."""
+        if not self.is_away:
+            raise RuntimeError("this stream is being iterated already: it is for one loop")
+        self.is_away = False
+        self._loop = asyncio.get_running_loop()
+        try:
+            try:
+                await self._until_known()
+            finally:
+                # Before the item is taken, so that a cancellation here doesn't lose it.
+                if self._poller is not None:
+                    await self._poller.settle()
+            return self._next()
+        finally:
+            self.is_away = True
+
+    def _next(self) -> T:
+        if self._items:
+            return self._items.popleft()
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
+        raise StopAsyncIteration
+
+    async def _until_known(self) -> None:
+        """Until there is an item, an error of the ids, or the end."""
+        if self._poller is not None:
+            self._poller.check_loop()
+            missed, self.missed = self.missed, []
+            self._poller.attend(missed)
+        while True:
+            more = not self._is_closed and self._take()
+            if self._items or self._broken is not None:
+                return
+            if self._is_closed or (self._ids.are_over and not self._waiting):
+                await self.close()
+                return
+            if more:
+                await asyncio.sleep(0)
+                continue
+            await self._suspend(self._poller)
+
+    async def _suspend(self, poller: Poller | None) -> None:
+        """Until there may be something to tell, or to take."""
+        self._waker = asyncio.get_running_loop().create_future()
+        if poller is not None:
+            poller.callers += 1
+        try:
+            await self._waker
+        finally:
+            self._waker = None
+            if poller is not None:
+                poller.callers -= 1
+
+    def _room(self) -> int:
+        """For how many more ids there is room now."""
+        if self.is_away or self._is_closed or self._broken is not None:
+            return 0
+        # What the loop hasn't taken yet counts too: a slow one doesn't pile up what it will never catch up with.
+        return self._window - self._waiting - len(self._items) - self._ids.arrived
+
+    def _take(self) -> bool:
+        """Follow some more ids; whether there may be more of them at once."""
+        most = min(self._room() + self._ids.arrived, AT_ONCE)
+        taken = 0
+        try:
+            for given in self._ids.take(most):
+                taken += 1
+                self._follow(given)
+        except (Exception, asyncio.CancelledError) as error:  # of the caller's ids, or of a client that can't work
+            self._broken = source_error(error)  # nothing is awaited here, so nobody cancels this
+        return 0 < most == taken
+
+    def _follow(self, given: Id) -> None:
+        try:
+            task_id = checked_id(given)
+        except InvalidTaskIdError as error:
+            self._failed += 1
+            self._tell_end(str(given), None, error)
+            return
+        poller, track = self._source.follow(task_id)
+        now = poller.time()
+        if self._poller is None:
+            self._poller, self._started, self._polls_before = poller, now, poller.tally.polls
+        hearing = None
+        if poller.telemetry is not None:
+            hearing = poller.telemetry.hear(track, kind=track.endpoint.name, task_id=task_id, is_fetch=False)
+        if now - self._times[0] > SAME_TIME:
+            self._times = now, now + self.timeout
+        member = _Member(self, track, task_id, self._times, hearing)
+        self._keep(member)
+        poller.join(track, member, is_new=True)
+        if track.seen and member in track.waiters:
+            self.look(member)
+
+    def look(self, member: _Member[R]) -> None:
+        """Something happened to its track, or its time is up."""
+        track = member.track
+        self._tell_changes(member)
+        if track.walk.error is not None:
+            self.end(member, track.walk.error)
+        elif track.walk.is_over:
+            result = track.walk.result
+            self.end(member, TaskFailedError(result) if result is not None and result.is_failed else None)
+        elif member not in track.waiters:
+            self.end(member, track.walk.timed_out(self.timeout))
+        elif self._items:
+            self._stir()
+
+    def _tell_changes(self, member: _Member[R]) -> None:
+        """Add the transitions that it hasn't told, if they are wanted."""
+        if self.wants_all:
+            changes = [as_given(change, member.task_id) for change in member.track.since(member.cursor)]
+            self._items.extend(cast("list[T]", changes))
+            member.cursor = member.track.seen
+
+    def end(self, member: _Member[R], error: DistributeError | None) -> None:
+        """It has ended, in this error if any: tell it after what is known, and let go of the task."""
+        track = member.track
+        self._tell_changes(member)
+        if error is not None:
+            error = track.told(error, member.task_id, self._elapsed(member))
+        self._done += error is None
+        self._failed += error is not None
+        self._tell_end(member.task_id, track, error)
+        if member.hearing is not None:
+            member.hearing.end("result" if error is None else "error", error)
+        self._let_go(member)
+        self._stir()
+
+    @abstractmethod
+    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
+        """Add the item for the end of a task, if it wants one; without a track none could be followed."""
+
+    def _keep(self, member: _Member[R]) -> None:
+        self._waiting += 1
+        member.before, self._newest = self._newest, member
+        if member.before is not None:
+            member.before.after = member
+
+    def _let_go(self, member: _Member[R]) -> asyncio.Task[Any] | None:
+        self._waiting -= 1
+        if member.before is not None:
+            member.before.after = member.after
+        if member.after is not None:
+            member.after.before = member.before
+        else:
+            self._newest = member.before
+        return None if self._poller is None else self._poller.drop(member.track, member)
+
+    def _elapsed(self, member: _Member[R]) -> float:
+        return 0.0 if self._poller is None else self._poller.time() - member.since
+
+    def _stir(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    async def close(self) -> None:
+        """Follow nothing any longer, and see what was under way ended."""
+        self._leave()
+        if self._cut:
+            await asyncio.wait(self._cut)
+        if self._poller is not None:
+            await self._poller.settle()
+        self._stir()
+
+    def _leave(self) -> None:
+        """Follow nothing any longer. What is cut here settles what it leaves behind."""
+        self._is_closed = True
+        self._broken = None
+        self._items.clear()
+        while (member := self._newest) is not None:
+            if (exchange := self._let_go(member)) is not None:
+                self._cut.append(exchange)
+            if member.hearing is not None:
+                member.hearing.end("left")
+        self._cut += self._ids.close()
+
+    def abandon(self) -> None:
+        """Its stream was dropped, perhaps by the garbage collector: at any time, and in any thread."""
+        if self._loop is not None and not self._is_closed:
+            with suppress(RuntimeError):  # the loop is closed, and everything with it
+                # No asyncio task, which the loop's end could find unfinished.
+                self._loop.call_soon_threadsafe(self._leave)
+
+    def progress(self) -> Progress:
+        """See `TaskStream.progress`."""
+        elapsed = 0.0 if self._poller is None else self._poller.time() - self._started
+        ended = self._done + self._failed
+        rate = ended / elapsed if elapsed > 0 else 0.0
+        return Progress(
+            waiting=self._waiting,
+            done=self._done,
+            failed=self._failed,
+            polls=0 if self._poller is None else self._poller.tally.polls - self._polls_before,
+            rate=rate,
+            eta=None if self._total is None or not rate else max(0, self._total - ended) / rate,
+        )
+
+
+class Completions(Crowd[R, Outcome[R]]):
+    """What `as_completed` gives: each task's end."""
+
+    wants_all = False
+
+    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
+        result = None if error is not None or track is None else track.walk.result
+        self._items.append(Outcome(task_id=task_id, result=result, error=error))
+
+
+class Changes(Crowd[R, Transition[R]]):
+    """What `watch_many` gives: each task's transitions; the end of one that can't be followed is one, too."""
+
+    wants_all = True
+
+    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
+        if error is None or isinstance(error, TaskFailedError):
+            return  # the last transition has told it
+        change: Transition[R] = Transition(
+            task_id=task_id,
+            previous=None if track is None else track.walk.status,
+            status=None,
+            result=None,
+            elapsed=error.elapsed,
+            polls=0 if track is None else track.walk.attempts,
+            error=error,
+        )
+        self._items.append(change)

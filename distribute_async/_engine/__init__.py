@@ -1,0 +1,1 @@
+"""What acts: sockets and asyncio."""

@@ -1,0 +1,130 @@
+"""The fault table: what each kind of fault means for a wait, and for the client as a whole. Pure.
+
+One table, `RULES`, is what the code goes by, what the documentation's fault matrix shows, and what the tests run
+through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+from attrs import evolve, frozen
+
+from distribute_async._wire.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    DistributeError,
+)
+
+
+class Action(Enum):
+    """What a wait does about a fault."""
+
+    RETRY_NOW = "ask again at once, uncounted, the first time while the client is healthy; else back off"
+    BACK_OFF = "back off; end after `Retry.max_outage`"
+    CONNECT = "back off; end after `Retry.first_contact` while the client has had no response yet, else as above"
+    HOLD = "back off; `Retry-After` holds back all requests of the client"
+    GRACE = "back off; end once it was the only answer for `Retry.not_found_grace`"
+    STRIKE = "back off; three in a row end the wait"
+    END = "end the wait at once"
+
+
+class Evidence(Enum):
+    """What an exchange says about the service as a whole; the client's outage gate goes by it."""
+
+    UP = "the service answers"
+    DOWN = "counts towards an outage: five in a row close the gate"
+    UNCLEAR = "something answers, but not well"
+    CUT = "the exchange was cut before it could tell"
+
+
+@frozen
+class Rule:
+    """One row: which faults (reasons of an error without a status code, or status codes) and what follows."""
+
+    fault: str
+    action: Action
+    evidence: Evidence
+    reasons: frozenset[str] = frozenset()
+    codes: frozenset[int] = frozenset()
+
+
+def _reason(fault: str, reason: str, action: Action, evidence: Evidence) -> Rule:
+    return Rule(fault, action, evidence, reasons=frozenset({reason}))
+
+
+def _codes(fault: str, codes: Iterable[int], action: Action, evidence: Evidence = Evidence.UP) -> Rule:
+    return Rule(fault, action, evidence, codes=frozenset(codes))
+
+
+_TRANSIENT_4XX = {408, 409, 425}
+_GATEWAY_5XX = {502, 504}
+
+RULES: tuple[Rule, ...] = (
+    # No whole answer came (APIConnectionError, APITimeoutError).
+    _reason("a kept-alive connection turns out closed, or poisoned", "stale", Action.RETRY_NOW, Evidence.DOWN),
+    _reason("refused, unreachable, reset while connecting", "connect", Action.CONNECT, Evidence.DOWN),
+    _reason("no connection within `Limits.connect_timeout`", "connect_timeout", Action.CONNECT, Evidence.DOWN),
+    _reason("the host name isn't found", "dns", Action.CONNECT, Evidence.DOWN),
+    _reason("TLS handshake fails", "tls", Action.CONNECT, Evidence.DOWN),
+    _reason("the certificate doesn't verify", "certificate", Action.END, Evidence.UNCLEAR),
+    _reason("the proxy refuses or is unreachable", "proxy", Action.CONNECT, Evidence.DOWN),
+    _reason("connection closed or reset before the answer", "disconnected", Action.BACK_OFF, Evidence.DOWN),
+    _reason("connection lost within the answer, or a body that can't be read", "body", Action.BACK_OFF, Evidence.DOWN),
+    _reason("the answer is not HTTP, or its head is too large", "protocol", Action.BACK_OFF, Evidence.DOWN),
+    _reason("no whole response within `Limits.exchange_timeout`", "timeout", Action.BACK_OFF, Evidence.DOWN),
+    _reason("something else than the client cancels the exchange", "cancelled", Action.BACK_OFF, Evidence.UNCLEAR),
+    _reason("anything else that breaks an exchange", "unexpected", Action.BACK_OFF, Evidence.UNCLEAR),
+    # An answer with a status code of its own.
+    _codes("no such task (yet)", {404}, Action.GRACE),
+    _codes("a request that came at a bad moment", _TRANSIENT_4XX, Action.BACK_OFF),
+    _codes("too many requests", {429}, Action.HOLD),
+    _codes("the service is overloaded or in maintenance", {503}, Action.HOLD, Evidence.DOWN),
+    _codes("a gateway without a service behind it", _GATEWAY_5XX, Action.BACK_OFF, Evidence.DOWN),
+    _codes("the service fails", {*range(500, 600)} - _GATEWAY_5XX - {503}, Action.BACK_OFF, Evidence.UNCLEAR),
+    _codes("a redirect (never followed)", range(300, 400), Action.END),
+    _codes("refused for good", {*range(400, 500)} - _TRANSIENT_4XX - {404, 429}, Action.END),
+    # An answer that the API can't mean (APIResponseValidationError).
+    _reason("status code 1xx, 2xx but 200, or 600 and above", "code", Action.STRIKE, Evidence.UNCLEAR),
+    _reason("empty, HTML, no JSON", "not_json", Action.BACK_OFF, Evidence.UNCLEAR),
+    _reason("JSON of the wrong shape, non-finite numbers, nested too deeply", "shape", Action.STRIKE, Evidence.UNCLEAR),
+    _reason("over `Limits.max_body_bytes`", "too_large", Action.END, Evidence.UNCLEAR),
+    # Nothing was sent (ClientClosedError, ConfigurationError).
+    UNUSABLE := Rule("the session is closed, or the address can't be used", Action.END, Evidence.CUT),
+)  # fmt: skip
+
+_BY_REASON = {reason: rule for rule in RULES for reason in rule.reasons}
+_BY_CODE = {code: rule for rule in RULES for code in rule.codes}
+
+
+def rule_for(error: DistributeError) -> Rule:
+    """The row of the table for what an exchange came to."""
+    if isinstance(error, APIStatusError):
+        return _BY_CODE[error.status_code]
+    if isinstance(error, APIConnectionError | APIResponseValidationError):
+        return _BY_REASON[error.reason]
+    return UNUSABLE
+
+
+def pause_of(error: DistributeError) -> float:
+    """Seconds for which the service asks to be left alone; 0 where it doesn't, or where that code can't ask."""
+    if isinstance(error, APIStatusError) and rule_for(error).action is Action.HOLD:
+        return error.retry_after or 0.0
+    return 0.0
+
+
+def creation_rule_for(error: DistributeError, *, was_sent: bool) -> Rule:
+    """The rule for a request that creates a task: it is sent again only if it surely never reached the service.
+
+    That is where nothing was sent, and for 429 and 503, with which the service (or a proxy) turns it away at the door.
+    """
+    rule = rule_for(error)
+    may_repeat = not was_sent or (isinstance(error, APIStatusError) and error.status_code in {429, 503})
+    return rule if may_repeat else evolve(rule, action=Action.END)
+
+
+def has_surely_done_nothing(error: DistributeError) -> bool:
+    """Whether this answer means that the request had no effect: 3xx but 303, 4xx, and 503 (RFC 9110 §15)."""
+    return isinstance(error, APIStatusError) and error.status_code in {503, *range(300, 500)} - {303}

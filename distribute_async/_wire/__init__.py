@@ -1,0 +1,1 @@
+"""What goes over the wire: pure values, no clock, no socket."""

@@ -1,0 +1,117 @@
+"""What callers pass as arguments: numbers, counts and timeouts, checked; and how a refused value is shown. Pure."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Any, Final
+
+from attrs import Attribute
+from attrs import field as _field
+
+from distribute_async._wire.errors import ConfigurationError
+
+
+class Default(Enum):
+    """The type of `DEFAULT`, which stands for "as the client was told": None already means something else."""
+
+    DEFAULT = "the client's"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+DEFAULT: Final = Default.DEFAULT
+
+
+def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], value: object, want: str) -> None:
+    if not fits:
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} must be {want}, not {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value that is refused, for the error that says so: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # Python writes no whole number of more than 4,300 digits
+        return f"such a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+_LONGEST_SHOWN = 60
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number that a double holds, and no bool."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def seconds(default: float) -> Any:
+    """A field of seconds (or a factor): a finite number of 0 or more."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_number(value) and value >= 0, instance, attribute, value, "a number of 0 or more")
+
+    return _field(default=default, validator=check)
+
+
+def growth(default: float) -> Any:
+    """A field for the growth of a backoff: a finite number of 1 or more."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_number(value) and value >= 1, instance, attribute, value, "a number of 1 or more")
+
+    return _field(default=default, validator=check)
+
+
+def positive(default: float) -> Any:
+    """A field for a finite number above 0."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_number(value) and value > 0, instance, attribute, value, "a number above 0")
+
+    return _field(default=default, validator=check)
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number of 1 or more that a double holds, and no bool."""
+    return isinstance(value, int) and is_number(value) and value >= 1
+
+
+def count(default: int) -> Any:
+    """A field for a whole number of 1 or more."""
+
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        _refuse_unless(is_count(value), instance, attribute, value, "a whole number of 1 or more")
+
+    return _field(default=default, validator=check)
+
+
+def rate() -> Any:
+    def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
+        fits = value is None or (is_number(value) and value > 0)
+        _refuse_unless(fits, instance, attribute, value, "a number above 0, or None for no bound")
+
+    return _field(default=None, validator=check)
+
+
+def checked_count(name: str, value: int) -> int:
+    """An argument that is a whole number of 1 or more; refuses all else."""
+    if not is_count(value):
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {shown(value)}")
+    return value
+
+
+def wait_timeout(value: float | None) -> float:
+    """A wait's `timeout=` in seconds, with infinity for None; refuses what is no number of 0 or more."""
+    if value is None:
+        return math.inf
+    is_endless = isinstance(value, float) and value == math.inf
+    if not (is_endless or (is_number(value) and value >= 0)):
+        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {shown(value)}")
+    return value
