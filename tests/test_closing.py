@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from distribute_async import ClientClosedError, ConfigurationError, Limits, SubmitUncertainError
+from distribute_async import (
+    ClientClosedError,
+    ConfigurationError,
+    Limits,
+    Observer,
+    RateLimitError,
+    SubmitUncertainError,
+)
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import ID, OTHER_ID, assert_nothing_runs, assert_silence, body, caught, new_client, now
@@ -102,3 +109,20 @@ async def test_a_grace_that_is_no_number_of_seconds_is_refused(grace: Any) -> No
     async with MisbehavingServer(created(0.0)) as server, new_client(server.url) as client:
         await caught(client.close(grace=grace), ConfigurationError)
         assert (await client.submit(**CHAT)).task_id == ID
+
+
+@pytest.mark.looptime
+async def test_a_wait_that_was_refused_stays_refused() -> None:
+    """A wait that a pause has outlasted ends in that each time, though the client closes meanwhile."""
+    closing: list[asyncio.Task[None]] = []
+
+    class ClosesInAPause(Observer):
+        def paused(self, seconds: float) -> None:
+            closing.append(asyncio.create_task(client.close()))
+
+    async with MisbehavingServer(bad.status(429, **{"retry-after": "60"})) as server:
+        client = new_client(server.url, observer=ClosesInAPause())
+        watch = client.watch(ID, timeout=10)
+        await caught(watch, RateLimitError)
+        await caught(watch, RateLimitError)
+        await asyncio.gather(*closing)

@@ -199,7 +199,7 @@ class Watch(Generic[R]):
         with self._hear(poller, track):
             while not (wants_all and self._cursor < track.seen):
                 # The order matters: what is known already comes before the deadline; a failure stays what it was.
-                failure = track.walk.error or self._failure
+                failure = self._failure or track.walk.error
                 if failure is None and poller.is_closed and not track.walk.is_over:
                     failure = closed()
                 if failure is not None:
