@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distribute_async._policy.faults import RULES, Evidence, Rule
+from distribute_async._policy.faults import RULES, HealthSignal, Rule
 from tests.faults.matrix import errors_of, showing
 
 project = "distribute-async"
@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
 ]
 
 
-_OUTAGE = {Evidence.DOWN: "counts", Evidence.UP: "ends it", Evidence.UNCLEAR: "", Evidence.CUT: ""}
+_OUTAGE = {HealthSignal.DOWN: "counts", HealthSignal.UP: "ends it", HealthSignal.UNCLEAR: "", HealthSignal.CUT: ""}
 
 
 def _ranges(codes: Iterable[int]) -> str:
@@ -53,7 +53,7 @@ def _ranges(codes: Iterable[int]) -> str:
 def _row(rule: Rule) -> str:
     errors = "<br>".join(f"`{error}`" for error in sorted(errors_of(rule)))
     told = " ".join([*(f"`{reason}`" for reason in sorted(rule.reasons)), _ranges(rule.codes)])
-    return f"| {rule.fault} | {errors}<br>{told} | {rule.action.value} | {_OUTAGE[rule.evidence]} |"
+    return f"| {rule.fault} | {errors}<br>{told} | {rule.action.value} | {_OUTAGE[rule.signal]} |"
 
 
 def _tests(rule: Rule) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -28,9 +27,9 @@ from distribute_async import (
     Retry,
     WaitTimeoutError,
 )
-from distribute_async._engine.http import Answer, Session
 from distribute_async.emulator import Emulator, fault
 from tests import misbehaving as bad
+from tests import seams
 from tests.misbehaving import Behaviour, MisbehavingServer, good
 from tests.waiting import (
     EVERY_SECOND,
@@ -68,7 +67,7 @@ class Network:
         #: (start, end) of each exchange.
         self.exchanges: list[tuple[float, float]] = []
 
-    async def _post(self) -> Answer | DistributeError:
+    async def _post(self, path: str, content: bytes, may_send: object) -> Any:
         start = now()
         is_down = DOWN <= start < UP
         await asyncio.sleep(self._hangs if is_down else 0.01)
@@ -79,14 +78,11 @@ class Network:
     def in_place(self) -> Iterator[None]:
         """The client's exchanges go over this network."""
 
-        async def post(session: Session, path: str, content: bytes, *rest: object) -> Answer | DistributeError:
-            return await self._post()
-
-        with mock.patch.object(Session, "post", post):
+        with seams.transport(self._post):
             yield
 
 
-_ANSWERS = [Answer(200, {}, json.dumps(body(status)).encode()) for status in ("QUEUED", "COMPLETED")]
+_ANSWERS = [seams.ok(json.dumps(body(status)).encode()) for status in ("QUEUED", "COMPLETED")]
 
 
 def assert_is_spared(starts: Sequence[float], closed: float) -> Counter[int]:
@@ -118,7 +114,7 @@ async def test_ten_thousand_waits_outlive_an_outage(kind: DistributeError, hangs
             assert_nothing_runs(client)
     assert [result.text for result in results] == ["the answer"] * 10_000
     assert now() < UP + 5 + 11  # the last probe's wait, and the return
-    # What was under way when it began fails first; after that the gate is closed.
+    # What was under way when it began fails first; after that the circuit breaker is open.
     closed = sorted(end for start, end in network.exchanges if start >= DOWN)[4]
     probes = sorted((start, end) for start, end in network.exchanges if closed < start < UP)
     assert all(following >= end for (_, end), (following, _) in pairwise(probes))
@@ -225,7 +221,7 @@ async def test_a_poisonous_task_hurts_nobody_else(poison: str, pacing: Pacing, l
 @pytest.mark.looptime
 @pytest.mark.parametrize("others", [0, 1])
 async def test_one_of_two_tasks_is_no_outage(others: int) -> None:
-    """Five failures in a row close the gate where one task is watched; where two are, both must have failed."""
+    """Five failures in a row are an outage where one task is watched; where two are, both must have failed."""
     poisonous, *healthy = ids(1 + others)
     behaviour = depends_on_task({poisonous: bad.status(502)}, good(body("QUEUED")))
     async with (
@@ -462,8 +458,8 @@ async def test_probes_cut_by_deadlines_do_not_lengthen_the_backoff() -> None:
     tasks = ids(8)
     script = [*[bad.status(502)] * len(tasks), bad.silence()]
     async with MisbehavingServer(*script) as server, new_client(server.url) as client:
-        # The fifth failure closes the gate: its task and those after it queue as probes at once, the others a little
-        # later. The n-th of them is the probe at 0.5 · n s, and leaves 0.1 s after that.
+        # The fifth failure opens the circuit breaker: its task and those after it queue as probes at once, the others a
+        # little later. The n-th of them is the probe at 0.5 · n s, and leaves 0.1 s after that.
         turns_of = dict(zip([*tasks[4:], *tasks[:4]], range(1, 9), strict=True))
         waits = [client.wait_for_result(task_id, timeout=0.5 * turns_of[task_id] + 0.1) for task_id in tasks]
         ended = await asyncio.gather(*waits, return_exceptions=True)

@@ -28,8 +28,8 @@ PURE = ["_wire", "_policy"]
 
 # Who alone may know a library.
 TENANTS = {
-    # The client only names the type of `session=`.
-    "aiohttp": {"_engine/http", "_engine/download", "_api/client"},
+    # The client and its state only name the type of `session=`.
+    "aiohttp": {"_engine/http", "_engine/download", "_api/client", "_api/client_state"},
     "cattrs": {"_wire/codec"},
     "json": {"_wire/codec", "_wire/requests"},  # the latter writes what is sent
     "backoff": {"_policy/pacing"},

@@ -24,7 +24,6 @@ from distribute_async import (
     TaskFailedError,
     Watch,
 )
-from distribute_async._api.client import Tasks
 from distribute_async._engine.kinds import Kind
 from distribute_async._wire.models import TaskResult
 from distribute_async._wire.requests import TaskRequest
@@ -32,6 +31,7 @@ from distribute_async.emulator import Emulator
 from distribute_async.emulator import _kinds as emulated
 from distribute_async.emulator._checks import Shape
 from tests import misbehaving as bad
+from tests import seams
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import ID, caught, listed, new_client, now
 
@@ -133,7 +133,7 @@ def video_emulator(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emula
 @pytest.mark.looptime
 async def test_a_fourth_kind_is_submitted(video_emulator: Emulator, client: DistributeClient) -> None:
     """A new kind is created from its own fields, and its handle is a `Watch` of its own result."""
-    videos = Tasks(client, VIDEOS)
+    videos = seams.tasks_of(client, VIDEOS)
     task = await videos.submit(model="a-model", scenes=["a fox"], seconds=2, timeout=None)
     assert isinstance(task, Watch)
     assert (await listed(task))[-1] == "COMPLETED"
@@ -144,14 +144,14 @@ async def test_a_fourth_kind_is_submitted(video_emulator: Emulator, client: Dist
     assert {request.path for request in video_emulator.requests} == {"/async/videos/create", "/async/videos/result"}
     assert "videos" in repr(videos)
     with pytest.raises(TypeError, match="prompt"):
-        await videos.submit(model="a-model", prompt="a fox")  # type: ignore[call-arg]
+        await videos.submit(model="a-model", prompt="a fox")
     await caught(videos.submit(model="a-model", extra_body={"scenes": object()}), InvalidRequestError)
 
 
 @pytest.mark.looptime
 async def test_a_fourth_kind_is_followed(video_emulator: Emulator, client: DistributeClient) -> None:
     """Every way of following a task works for a new kind: fetch, watch, wait, many at once."""
-    videos = Tasks(client, VIDEOS)
+    videos = seams.tasks_of(client, VIDEOS)
     ids = [video_emulator.add_task(LIFE, kind="videos") for _ in range(3)]
     failing = video_emulator.add_task(FAILED, kind="videos")
     assert (await videos.fetch(ids[0])).status == "QUEUED"

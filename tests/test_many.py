@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import count, pairwise
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -37,9 +36,9 @@ from distribute_async import (
     Transition,
     WaitTimeoutError,
 )
-from distribute_async._engine.http import Answer, Session
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
+from tests import seams
 from tests.misbehaving import MisbehavingServer, good
 from tests.test_crowds import depends_on_task
 from tests.waiting import (
@@ -958,25 +957,25 @@ async def test_what_has_ended_leaves_nothing_behind() -> None:
     """Of an endless supply only the window is kept."""
     finished = json.dumps(body("COMPLETED")).encode()
 
-    async def post(session: Session, path: str, content: bytes, *rest: object) -> Answer:
+    async def network(path: str, content: bytes, may_send: object) -> Any:
         await asyncio.sleep(0.1)
-        return Answer(200, {}, finished)
+        return seams.ok(finished)
 
     def supply() -> Iterator[str]:
         for n in range(20_000):
             yield f"{n:08x}-0000-4000-8000-000000000000"
 
-    def tracks() -> int:
+    def subscriptions() -> int:
         gc.collect()
-        return Counter(type(it).__name__ for it in gc.get_objects())["Track"]
+        return Counter(type(it).__name__ for it in gc.get_objects())["Subscription"]
 
-    before, sizes = tracks(), []
-    with mock.patch.object(Session, "post", post):
+    before, sizes = subscriptions(), []
+    with seams.transport(network):
         async with DistributeClient(KEY, base_url="https://service.example", pacing=RARELY) as client:
             done = 0
             async for _ in client.as_completed(supply(), window=1_000):
                 done += 1
                 if done % 5_000 == 0:
-                    sizes.append(tracks())
+                    sizes.append(subscriptions())
     assert done == 20_000
     assert max(sizes) - before <= 1_000

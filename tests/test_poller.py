@@ -12,7 +12,6 @@ import pytest
 from distribute_async import (
     APIConnectionError,
     APIResponseValidationError,
-    DistributeClient,
     Limits,
     Pacing,
     PermissionDeniedError,
@@ -21,28 +20,28 @@ from distribute_async import (
     WaitTimeoutError,
 )
 from distribute_async._engine.poller import Poller
+from distribute_async._engine.subscription_states import State
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
+from tests.seams import poller_of
 from tests.waiting import EVERY_SECOND, ID, RARELY, assert_nothing_runs, body, caught, ids, new_client, now, says
 
 
-def poller_of(client: DistributeClient) -> Poller:
-    assert client._poller is not None
-    return client._poller
-
-
 def assert_books_are_right(poller: Poller) -> None:
-    """Each entry of the heap counts for one track or is known to be dead, and all who wait are attended to."""
+    """Each entry of the heap counts for one subscription or is known to be dead, and all who wait are attended to."""
     schedule = poller._schedule
     dead = [entry for entry in schedule._heap if entry[2] is None]
     assert schedule._dead == len(dead)
     assert all(entry[2] is None or entry[2].entry is entry for entry in schedule._heap)
     assert all(schedule._heap[(n - 1) // 2] <= entry for n, entry in enumerate(schedule._heap) if n)
-    for track in poller._active:
-        assert track.waiters
-        assert track.exchange is not None or track.entry is not None or track in poller._ready
-        assert track.deadline <= min(waiter.deadline for waiter in track.waiters)
-    assert set(poller._ready) <= poller._active.keys()
+    for subscription in poller._active:
+        assert subscription.waiters
+        assert subscription.state in {State.SLEEPING, State.QUEUED, State.IN_FLIGHT}
+        assert (subscription.state is State.IN_FLIGHT) == (subscription.exchange is not None)
+        assert (subscription.state is State.QUEUED) == (subscription in poller._queue)
+        assert subscription.entry is not None or subscription.state is not State.SLEEPING
+        assert subscription.deadline <= min(waiter.deadline for waiter in subscription.waiters)
+    assert set(poller._queue) <= poller._active.keys()
     if schedule._heap and poller._active:
         assert schedule._timer is not None
         assert schedule._timer.when() <= schedule._heap[0][0]
@@ -52,13 +51,13 @@ def assert_books_are_right(poller: Poller) -> None:
 def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """When the poller's timer rang."""
     times: list[float] = []
-    look = Poller._look
+    wake_up = Poller._wake_up
 
     def counted(poller: Poller) -> None:
         times.append(poller.time())
-        look(poller)
+        wake_up(poller)
 
-    monkeypatch.setattr(Poller, "_look", counted)
+    monkeypatch.setattr(Poller, "_wake_up", counted)
     return iter([times])
 
 
@@ -184,7 +183,7 @@ async def test_the_usual_exchange_is_learned() -> None:
         learned = []
         for task_id in ids(3):
             await client.fetch(task_id)
-            learned.append(poller_of(client)._usual_exchange)
+            learned.append(poller_of(client)._health.usual_exchange)
     assert learned == [pytest.approx(0.5), pytest.approx(0.6), pytest.approx(0.58)]
 
 

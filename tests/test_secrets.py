@@ -31,6 +31,7 @@ from distribute_async import (
     WaitTimeoutError,
 )
 from tests import misbehaving as bad
+from tests import seams
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, reading_json_with
 from tests.misbehaving import Behaviour, MisbehavingServer
 from tests.waiting import ID, KEY, assert_is_ours, body, caught, listed, new_client, says, turns
@@ -86,7 +87,7 @@ async def test_no_error_shows_the_key_or_what_lies_beneath(
             error = await caught(WAITS[wait](client), kind)
     shown = [str(error), repr(error), repr(error.args), repr(vars(error)), repr(client), repr(vars(client))]
     shown += [repr(pickle.dumps(error)), *(record.getMessage() + str(record.exc_text) for record in caplog.records)]
-    shown += [repr(client._session), repr(client.chat)]
+    shown += [repr(seams.http_of(client)), repr(client.chat)]
     assert [text for text in shown if KEY in text] == []
     assert error.task_id == ID
 

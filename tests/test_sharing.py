@@ -23,6 +23,7 @@ from distribute_async import (
 )
 from distribute_async.emulator import Emulator, fault
 from tests import misbehaving as bad
+from tests import seams
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import (
     ID,
@@ -411,17 +412,17 @@ class Counted:
 
     def refuse(self, error: DistributeError) -> None: ...
 
-    def missed(self) -> None: ...
+    def parked(self) -> None: ...
 
 
 @pytest.mark.looptime
 async def test_thousands_of_waits_on_one_id_come_and_go_in_constant_time(client: DistributeClient) -> None:
     """Each waiter that joins or leaves is compared with a few others at most, however many there are."""
-    track = client.poller().track(client.chat._kind.result, ID)
+    subscription = seams.subscription_to(client, ID)
     waiters = [Counted() for _ in range(2000)]
     for waiter in waiters:
-        track.enter(waiter)
+        subscription.enter(waiter)
     for waiter in waiters[::-1]:
-        track.leave(waiter)
-    assert not track.waiters
+        subscription.leave(waiter)
+    assert not subscription.waiters
     assert Counted.comparisons <= 20 * len(waiters)

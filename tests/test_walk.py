@@ -1,4 +1,4 @@
-"""The walk of one task, without a clock and without a socket."""
+"""What is known of a task, a fetch and a submission, without a clock and without a socket."""
 
 from __future__ import annotations
 
@@ -28,9 +28,16 @@ from distribute_async import (
     WaitTimeoutError,
 )
 from distribute_async._policy.adaptive import Learning
-from distribute_async._policy.faults import rule_for
+from distribute_async._policy.faults import Fault, rule_for
 from distribute_async._policy.pacing import Steps, retry_steps
-from distribute_async._policy.task_state import Creation, Pace, Patience, Walk
+from distribute_async._policy.task_state import (
+    FetchState,
+    Lifecycle,
+    Patience,
+    RequestPolicy,
+    SubmissionState,
+    TaskState,
+)
 from distribute_async._wire.errors import DistributeError
 from distribute_async._wire.models import Created
 
@@ -39,10 +46,17 @@ def half(span: float) -> float:
     return span / 2
 
 
-def new_walk(*, single: bool = False, retry: Retry | None = None) -> Walk[ChatResult]:
-    retry = retry or Retry()
-    pacing = Pacing(jitter=half)
-    return Walk("task", Pace(pacing, retry, retry_steps(retry), Learning(pacing)), 0.0, single=single)
+def new_policy(retry: Retry | None = None) -> RequestPolicy:
+    retry, pacing = retry or Retry(), Pacing(jitter=half)
+    return RequestPolicy(pacing, retry, retry_steps(retry), Learning(pacing))
+
+
+def new_state(retry: Retry | None = None) -> TaskState[ChatResult]:
+    return TaskState("task", new_policy(retry), 0.0)
+
+
+def new_fetch(retry: Retry | None = None) -> FetchState[ChatResult]:
+    return FetchState("task", new_policy(retry), 0.0)
 
 
 def answer(status: str, *, finished: float | None = None) -> ChatResult:
@@ -57,41 +71,41 @@ class Reader:
     prior: tuple[int, float] = (0, 0.0)
 
 
-def fail(walk: Walk[ChatResult], error: DistributeError, now: float) -> None:
-    walk.failed(error, rule_for(error), now)
+def fail(state: Lifecycle, error: DistributeError, now: float) -> None:
+    state.on_fault(Fault.of(error), now)
 
 
-def fail_for(walk: Walk[ChatResult], waits: list[Reader], error: DistributeError, now: float) -> list[Reader]:
+def fail_for(state: TaskState[ChatResult], waits: list[Reader], error: DistributeError, now: float) -> list[Reader]:
     """A fault, for those who wait; gives those whose wait it ends."""
-    fail(walk, error, now)
-    return walk.given_up(waits, walk.pace.patience(rule_for(error), had_response=True), now)
+    fail(state, error, now)
+    return state.out_of_patience(waits, state.policy.patience(rule_for(error).action, had_response=True), now)
 
 
-def answered(walk: Walk[ChatResult], result: ChatResult, now: float) -> Transition[ChatResult] | None:
-    transition = walk.answered(result, now)
-    walk.pace_after(result, now)
+def answered(state: Lifecycle, result: ChatResult, now: float) -> Transition[ChatResult] | None:
+    transition = state.on_good(result, now)
+    state.plan_next(result, now)
     return transition
 
 
 @pytest.mark.parametrize(("finished", "over"), [(None, False), (5.0, True)])
 def test_an_unknown_status_is_over_once_finished_is_set(finished: float | None, over: bool) -> None:
-    """A status that the library doesn't know ends the walk exactly where the answer says `finished`."""
-    walk = new_walk()
-    answered(walk, answer("ARCHIVED", finished=finished), 0.0)
-    assert walk.is_over is over
-    assert walk.result is not None
-    assert walk.result.is_failed is over
+    """A status that the library doesn't know ends the state exactly where the answer says `finished`."""
+    state = new_state()
+    answered(state, answer("ARCHIVED", finished=finished), 0.0)
+    assert state.is_over is over
+    assert state.result is not None
+    assert state.result.is_failed is over
 
 
 def test_the_pace_starts_afresh_at_each_change() -> None:
     """Intervals grow while nothing changes and are the first again after a change."""
-    walk = new_walk()
+    state = new_state()
     intervals = []
     now = 0.0
     for status in ["QUEUED", "QUEUED", "QUEUED", "PROCESSING", "PROCESSING"]:
-        answered(walk, answer(status), now)
-        intervals.append(walk.next_poll - now)
-        now = walk.next_poll
+        answered(state, answer(status), now)
+        intervals.append(state.next_request - now)
+        now = state.next_request
     first, second, third = 0.75 * 0.5, 0.75 * 0.5 * 1.3, 0.75 * 0.5 * 1.3**2
     assert intervals == pytest.approx([first, second, third, first, second])
 
@@ -103,57 +117,57 @@ def test_no_interval_is_below_the_floor() -> None:
 
 def test_faults_without_an_end_end_a_wait_on_time() -> None:
     """Faults go on until exactly `max_outage` after the first one, and a poll is planned for that moment."""
-    walk = new_walk(retry=Retry(max_outage=20))
+    state = new_state(retry=Retry(max_outage=20))
     now, polls = 3.0, 1
-    while not fail_for(walk, [Reader()], APIStatusError(500 + polls), now):
+    while not fail_for(state, [Reader()], APIStatusError(500 + polls), now):
         polls += 1
-        now = walk.next_poll
+        now = state.next_request
     assert now == 3.0 + 20
     assert polls > 3
-    assert not walk.is_over
+    assert not state.is_over
 
 
 def test_three_failures_at_least_end_a_wait() -> None:
     """One or two failures never end a wait, however long it slept between them."""
-    walk = new_walk(retry=Retry(max_outage=1))
+    state = new_state(retry=Retry(max_outage=1))
     reader = Reader()
-    assert fail_for(walk, [reader], APIConnectionError("x"), 0.0) == []
-    assert fail_for(walk, [reader], APIConnectionError("x"), 1000.0) == []
-    assert fail_for(walk, [reader], APIConnectionError("x"), walk.next_poll) == [reader]
+    assert fail_for(state, [reader], APIConnectionError("x"), 0.0) == []
+    assert fail_for(state, [reader], APIConnectionError("x"), 1000.0) == []
+    assert fail_for(state, [reader], APIConnectionError("x"), state.next_request) == [reader]
 
 
 def test_a_wait_is_ended_by_faults_of_its_own_only() -> None:
     """Whoever joins while polls fail has `max_outage` from then on, and three failures that it saw itself."""
-    walk = new_walk(retry=Retry(max_outage=10))
+    state = new_state(retry=Retry(max_outage=10))
     first = Reader()
     for now in (0.0, 3.0, 6.0, 9.5):
-        assert fail_for(walk, [first], APIStatusError(500), now) == []
-    late = Reader(since=9.9, prior=walk.so_far(now))
-    ended = {now: fail_for(walk, [late], APIStatusError(500), now) for now in (10.0, 15.0, 19.8, 19.9)}
+        assert fail_for(state, [first], APIStatusError(500), now) == []
+    late = Reader(since=9.9, prior=state.attempts.so_far(now))
+    ended = {now: fail_for(state, [late], APIStatusError(500), now) for now in (10.0, 15.0, 19.8, 19.9)}
     assert ended == {10.0: [], 15.0: [], 19.8: [], 19.9: [late]}
-    seldom = Reader(since=20.0, prior=walk.so_far(now))
-    ended = {now: fail_for(walk, [seldom], APIStatusError(500), now) for now in (21.0, 100.0, 101.0)}
+    seldom = Reader(since=20.0, prior=state.attempts.so_far(now))
+    ended = {now: fail_for(state, [seldom], APIStatusError(500), now) for now in (21.0, 100.0, 101.0)}
     assert ended == {21.0: [], 100.0: [], 101.0: [seldom]}
-    assert fail_for(walk, [first, Reader(101.0, walk.so_far(101.0))], APIStatusError(500), 102.0) == [first]
+    assert fail_for(state, [first, Reader(101.0, state.attempts.so_far(101.0))], APIStatusError(500), 102.0) == [first]
 
 
 def test_a_poll_is_planned_for_each_end_of_a_wait() -> None:
     """Of several waits whose ends differ, the next poll comes in time for the earliest."""
-    walk = new_walk(retry=Retry(max_outage=10, initial=30.0))
+    state = new_state(retry=Retry(max_outage=10, initial=30.0))
     waits = [Reader(3.0), Reader(1.0), Reader(2.0, prior=(-9, 0.0))]
-    fail_for(walk, waits, APIStatusError(500), 0.5)
-    assert walk.next_poll == 0.5 + 22.5
-    fail_for(walk, waits, APIStatusError(500), 1.0)
-    assert walk.next_poll == 11.0
+    fail_for(state, waits, APIStatusError(500), 0.5)
+    assert state.next_request == 0.5 + 22.5
+    fail_for(state, waits, APIStatusError(500), 1.0)
+    assert state.next_request == 11.0
 
 
 def test_a_good_answer_begins_the_faults_of_a_wait_anew() -> None:
     """`max_outage` counts from the first fault after the last good response."""
-    walk, reader = new_walk(retry=Retry(max_outage=10)), Reader()
+    state, reader = new_state(retry=Retry(max_outage=10)), Reader()
     for start in (0.0, 100.0):
         for step in (0.0, 1.0, 2.0, 9.9):
-            assert fail_for(walk, [reader], APIConnectionError("x"), start + step) == []
-        answered(walk, answer("QUEUED"), start + 9.95)
+            assert fail_for(state, [reader], APIConnectionError("x"), start + step) == []
+        answered(state, answer("QUEUED"), start + 9.95)
 
 
 @pytest.mark.parametrize("had_response", [False, True])
@@ -162,180 +176,186 @@ def test_a_good_answer_begins_the_faults_of_a_wait_anew() -> None:
 )
 def test_before_any_response_a_wrong_address_is_told_soon(error: APIConnectionError, had_response: bool) -> None:
     """`first_contact` is for faults of connecting, and only until the client has had a response."""
-    pace = new_walk(retry=Retry(max_outage=100, first_contact=7, attempts=5)).pace
+    policy = new_policy(Retry(max_outage=100, first_contact=7, attempts=5))
     is_soon = error.reason != "body" and not had_response
-    assert pace.patience(rule_for(error), had_response=had_response) == (
+    assert policy.patience(rule_for(error).action, had_response=had_response) == (
         Patience(7, 5) if is_soon else Patience(100, 3)
     )
 
 
 def test_a_good_answer_starts_the_count_afresh() -> None:
     """After a good answer the outage clock, the strikes and the 404 grace begin anew."""
-    walk = new_walk(retry=Retry(max_outage=10))
+    state = new_state(retry=Retry(max_outage=10))
     for start in (0.0, 100.0):
         for step in range(4):
-            fail(walk, APIConnectionError("x"), start + step)
-        fail(walk, NotFoundError(404), start + 5)
-        answered(walk, answer("QUEUED"), start + 6)
-    assert not walk.is_over
+            fail(state, APIConnectionError("x"), start + step)
+        fail(state, NotFoundError(404), start + 5)
+        answered(state, answer("QUEUED"), start + 6)
+    assert not state.is_over
 
 
 def test_404_is_believed_after_its_grace() -> None:
-    """A 404 ends the walk once it has been the only answer for `not_found_grace`, asked at that very moment."""
-    walk = new_walk()
+    """A 404 ends the state once it has been the only answer for `not_found_grace`, asked at that very moment."""
+    state = new_state()
     now = 7.0
-    while not walk.is_over:
-        fail(walk, NotFoundError(404), now)
-        last, now = now, walk.next_poll
+    while not state.is_over:
+        fail(state, NotFoundError(404), now)
+        last, now = now, state.next_request
     assert last == 10.0
 
 
 def test_another_answer_restarts_the_404_grace() -> None:
     """A 404 that alternates with other answers was not the only one."""
-    walk = new_walk()
+    state = new_state()
     for now in range(20):
-        fail(walk, NotFoundError(404) if now % 2 else APIStatusError(502), float(now))
-    assert not walk.is_over
+        fail(state, NotFoundError(404) if now % 2 else APIStatusError(502), float(now))
+    assert not state.is_over
 
 
 def test_a_fetch_ends_at_its_first_good_answer() -> None:
-    """With `single` the first good answer is the end, whatever its status."""
-    walk = new_walk(single=True)
-    answered(walk, answer("QUEUED"), 0.0)
-    assert walk.is_over
+    """The first good response is the end, whatever its status."""
+    state = new_fetch()
+    answered(state, answer("QUEUED"), 0.0)
+    assert state.is_over
 
 
 def test_a_fetch_ends_after_its_attempts() -> None:
-    """With `single` the walk ends at the `attempts`-th fault."""
-    walk = new_walk(single=True, retry=Retry(attempts=2))
+    """It ends at the `attempts`-th fault."""
+    state = new_fetch(retry=Retry(attempts=2))
     ends = []
     for now in (0.0, 1.0):
-        fail(walk, APIStatusError(502), now)
-        ends.append(walk.is_over)
+        fail(state, APIStatusError(502), now)
+        ends.append(state.is_over)
     assert ends == [False, True]
 
 
 def test_a_retry_after_counts_only_where_it_may_hold() -> None:
     """A `Retry-After` past the longest, on a code that can't ask for a pause, changes nothing."""
-    walk, fetch = new_walk(), new_walk(single=True, retry=Retry(attempts=1))
+    state, fetch = new_state(), new_fetch(retry=Retry(attempts=1))
     fail(fetch, APIStatusError(500, retry_after=1e6), 0.0)
     assert fetch.is_over
-    fail(walk, NotFoundError(404, retry_after=1e6), 0.0)
-    assert not walk.is_over
-    fail(walk, NotFoundError(404, retry_after=1e6), 3.0)
-    assert walk.is_over
+    fail(state, NotFoundError(404, retry_after=1e6), 0.0)
+    assert not state.is_over
+    fail(state, NotFoundError(404, retry_after=1e6), 3.0)
+    assert state.is_over
 
 
 def test_a_fetch_has_no_grace() -> None:
-    """With `single` a 404 is the end at once."""
-    walk = new_walk(single=True)
-    fail(walk, NotFoundError(404), 0.0)
-    assert walk.is_over
+    """A 404 is the end at once."""
+    state = new_fetch()
+    fail(state, NotFoundError(404), 0.0)
+    assert state.is_over
 
 
 def test_time_without_a_reader_moves_the_clocks() -> None:
     """While nobody waits no limit comes nearer, and nothing that was counted is forgotten."""
-    walk, reader = new_walk(retry=Retry(max_outage=10)), Reader()
+    state, reader = new_state(retry=Retry(max_outage=10)), Reader()
     for now in (0.0, 1.0, 5.0):
-        assert fail_for(walk, [reader], APIConnectionError("x"), now) == []
-    due = walk.next_poll
-    walk.leave(6.0)
-    walk.resume(1006.0)
-    assert walk.next_poll == 1006.0 >= due
-    assert fail_for(walk, [reader], APIConnectionError("x"), 1009.9) == []
-    assert walk.next_poll == 1010.0
-    assert fail_for(walk, [reader], APIConnectionError("x"), 1010.0) == [reader]
+        assert fail_for(state, [reader], APIConnectionError("x"), now) == []
+    due = state.next_request
+    state.attempts.suspend(6.0)
+    state.resume(1006.0)
+    assert state.next_request == 1006.0 >= due
+    assert fail_for(state, [reader], APIConnectionError("x"), 1009.9) == []
+    assert state.next_request == 1010.0
+    assert fail_for(state, [reader], APIConnectionError("x"), 1010.0) == [reader]
 
 
 def test_time_away_moves_the_beginning_of_a_wait_too() -> None:
     """A wait that began while polls failed has all of its time, however long nobody was there in between."""
-    walk, first = new_walk(retry=Retry(max_outage=10)), Reader()
+    state, first = new_state(retry=Retry(max_outage=10)), Reader()
     for now in (0.0, 1.0, 2.0):
-        assert fail_for(walk, [first], APIConnectionError("x"), now) == []
-    walk.leave(2.5)
-    late = Reader(since=3.0, prior=walk.so_far(3.0))
-    walk.resume(3.0)
-    walk.leave(4.0)
-    walk.resume(104.0)
-    ended = {now: fail_for(walk, [late], APIConnectionError("x"), now) for now in (105.0, 112.9, 113.0)}
+        assert fail_for(state, [first], APIConnectionError("x"), now) == []
+    state.attempts.suspend(2.5)
+    late = Reader(since=3.0, prior=state.attempts.so_far(3.0))
+    state.resume(3.0)
+    state.attempts.suspend(4.0)
+    state.resume(104.0)
+    ended = {now: fail_for(state, [late], APIConnectionError("x"), now) for now in (105.0, 112.9, 113.0)}
     assert ended == {105.0: [], 112.9: [], 113.0: [late]}
 
 
 def test_time_without_a_reader_moves_the_grace_and_keeps_the_malformed_count() -> None:
     """A reader that leaves and comes back meets the 404's end and the third malformed answer all the same."""
-    walk = new_walk()
+    state = new_state()
     for start in (0.0, 100.0, 200.0):
-        fail(walk, NotFoundError(404), start)
-        assert not walk.is_over
-        walk.leave(start + 1.0)
-        walk.resume(start + 100.0)
-    fail(walk, NotFoundError(404), 300.0)
-    assert walk.is_over
-    walk = new_walk()
+        fail(state, NotFoundError(404), start)
+        assert not state.is_over
+        state.attempts.suspend(start + 1.0)
+        state.resume(start + 100.0)
+    fail(state, NotFoundError(404), 300.0)
+    assert state.is_over
+    state = new_state()
     for start in (0.0, 100.0, 200.0):
-        assert not walk.is_over
-        fail(walk, BROKEN, start)
-        walk.leave(start + 1.0)
-        walk.resume(start + 100.0)
-    assert walk.is_over
+        assert not state.is_over
+        fail(state, BROKEN, start)
+        state.attempts.suspend(start + 1.0)
+        state.resume(start + 100.0)
+    assert state.is_over
 
 
 def test_a_new_walk_knows_nothing_and_polls_at_once() -> None:
-    """Before the first answer there is no status, result or fault, and the first poll is due when the walk begins."""
-    walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
-    assert (walk.task_id, walk.started, walk.next_poll, walk.attempts) == ("task", 5.0, 5.0, 0)
-    assert (walk.status, walk.result, walk.trouble, walk.error, walk.is_over) == (None, None, None, None, False)
-    answered(walk, answer("QUEUED"), 6.0)
-    assert not walk.is_over
+    """Before the first answer there is no status, result or fault, and the first poll is due when the state begins."""
+    state: TaskState[ChatResult] = TaskState("task", new_policy(), 5.0)
+    assert (state.task_id, state.started, state.next_request, state.attempts.count) == ("task", 5.0, 5.0, 0)
+    assert (state.status, state.result, state.attempts.streak, state.error, state.is_over) == (
+        None,
+        None,
+        None,
+        None,
+        False,
+    )
+    answered(state, answer("QUEUED"), 6.0)
+    assert not state.is_over
 
 
 def test_a_transition_holds_all_that_is_known() -> None:
-    """A transition names the task, both statuses and the answer, and counts seconds and polls from the walk's start."""
-    walk: Walk[ChatResult] = Walk("task", new_walk().pace, 5.0)
-    fail(walk, APIConnectionError("x"), 5.0)
+    """A transition names the task, both statuses and the answer, and counts seconds and polls from the start."""
+    state: TaskState[ChatResult] = TaskState("task", new_policy(), 5.0)
+    fail(state, APIConnectionError("x"), 5.0)
     queued, ready = answer("QUEUED"), answer("COMPLETED")
-    assert answered(walk, queued, 7.0) == Transition(
+    assert answered(state, queued, 7.0) == Transition(
         task_id="task", previous=None, status=TaskStatus.QUEUED, result=queued, elapsed=2.0, polls=2
     )
-    assert answered(walk, queued, 8.0) is None
-    assert answered(walk, ready, 9.5) == Transition(
+    assert answered(state, queued, 8.0) is None
+    assert answered(state, ready, 9.5) == Transition(
         task_id="task", previous=TaskStatus.QUEUED, status=TaskStatus.COMPLETED, result=ready, elapsed=4.5, polls=4
     )
-    assert walk.result is ready
+    assert state.result is ready
 
 
 def test_the_newest_answer_counts_even_without_a_change() -> None:
     """An answer with the same status replaces the one before it."""
-    walk = new_walk()
-    answered(walk, answer("QUEUED"), 0.0)
+    state = new_state()
+    answered(state, answer("QUEUED"), 0.0)
     newer = answer("QUEUED", finished=1.0)
-    assert answered(walk, newer, 1.0) is None
-    assert walk.result is newer
+    assert answered(state, newer, 1.0) is None
+    assert state.result is newer
 
 
 def test_faults_are_counted_and_kept_until_a_good_answer() -> None:
     """The newest fault stands until a good answer, and each fault is an attempt."""
-    walk = new_walk()
+    state = new_state()
     for n, error in enumerate([APIConnectionError("x"), APIStatusError(500)]):
-        fail(walk, error, float(n))
-        assert walk.trouble is not None
-        assert walk.trouble.fault is error
-        assert (walk.attempts, walk.error) == (n + 1, None)
-    answered(walk, answer("QUEUED"), 2.0)
-    assert (walk.trouble, walk.attempts) == (None, 3)
+        fail(state, error, float(n))
+        assert state.attempts.streak is not None
+        assert state.attempts.streak.fault.error is error
+        assert (state.attempts.count, state.error) == (n + 1, None)
+    answered(state, answer("QUEUED"), 2.0)
+    assert (state.attempts.streak, state.attempts.count) == (None, 3)
 
 
 def test_waits_after_faults_grow_and_start_afresh() -> None:
     """The waits after faults are 0.5 s, doubling to 30 s, half of each random; a good answer starts them anew."""
-    walk = new_walk(retry=Retry(max_outage=1000))
+    state = new_state(retry=Retry(max_outage=1000))
     for _ in range(2):
         waits, now = [], 0.0
         for _ in range(8):
-            fail(walk, APIConnectionError("x"), now)
-            waits.append(walk.next_poll - now)
-            now = walk.next_poll
+            fail(state, APIConnectionError("x"), now)
+            waits.append(state.next_request - now)
+            now = state.next_request
         assert waits == [0.375, 0.75, 1.5, 3.0, 6.0, 12.0, 22.5, 22.5]
-        answered(walk, answer("QUEUED"), 0.0)
+        answered(state, answer("QUEUED"), 0.0)
 
 
 BROKEN = APIResponseValidationError("x")
@@ -343,99 +363,99 @@ BROKEN = APIResponseValidationError("x")
 
 def test_three_strikes_in_a_row_end_a_walk() -> None:
     """The third broken answer in a row is the end, and anything else between them starts their count afresh."""
-    walk = new_walk()
+    state = new_state()
     for between in (None, APIConnectionError("x"), NotFoundError(404), APIResponseValidationError("x", "not_json")):
         for now in (0.0, 0.1):
-            fail(walk, BROKEN, now)
-        assert not walk.is_over
+            fail(state, BROKEN, now)
+        assert not state.is_over
         if between is None:
-            answered(walk, answer("QUEUED"), 0.2)
+            answered(state, answer("QUEUED"), 0.2)
         else:
-            fail(walk, between, 0.2)
+            fail(state, between, 0.2)
     for n in range(3):
-        assert not walk.is_over
-        fail(walk, BROKEN, 0.3 + n)
-    assert walk.is_over
-    assert walk.error is BROKEN
+        assert not state.is_over
+        fail(state, BROKEN, 0.3 + n)
+    assert state.is_over
+    assert state.error is BROKEN
 
 
 def test_an_end_for_good_is_one() -> None:
-    """A fault that another attempt can't better ends the walk at once, with that fault."""
-    walk = new_walk()
+    """A fault that another attempt can't better ends the state at once, with that fault."""
+    state = new_state()
     error = AuthenticationError(401)
-    fail(walk, error, 0.0)
-    assert walk.is_over
-    assert walk.error is error
+    fail(state, error, 0.0)
+    assert state.is_over
+    assert state.error is error
 
 
 @pytest.mark.parametrize("single", [False, True])
 def test_a_retry_after_past_the_longest_is_the_end(single: bool) -> None:
-    """A pause of exactly `max_retry_after` is waited for; a longer one ends the walk."""
-    walk = new_walk(single=single, retry=Retry(max_retry_after=20.0, attempts=9))
-    fail(walk, RateLimitError(429, retry_after=20.0), 0.0)
-    assert not walk.is_over
-    fail(walk, RateLimitError(429, retry_after=20.1), 1.0)
-    assert walk.is_over
+    """A pause of exactly `max_retry_after` is waited for; a longer one ends the state."""
+    state = (new_fetch if single else new_state)(retry=Retry(max_retry_after=20.0, attempts=9))
+    fail(state, RateLimitError(429, retry_after=20.0), 0.0)
+    assert not state.is_over
+    fail(state, RateLimitError(429, retry_after=20.1), 1.0)
+    assert state.is_over
 
 
 def test_a_404_is_believed_exactly_after_its_grace() -> None:
     """Just before the grace is over a 404 is not believed, and the next poll is due when it is."""
-    walk = new_walk(retry=Retry(not_found_grace=5.0))
-    fail(walk, NotFoundError(404), 1.0)
-    assert walk.next_poll == 1.375
-    fail(walk, NotFoundError(404), 5.9)
-    assert not walk.is_over
-    assert walk.next_poll == 6.0
-    fail(walk, NotFoundError(404), 6.0)
-    assert walk.is_over
+    state = new_state(retry=Retry(not_found_grace=5.0))
+    fail(state, NotFoundError(404), 1.0)
+    assert state.next_request == 1.375
+    fail(state, NotFoundError(404), 5.9)
+    assert not state.is_over
+    assert state.next_request == 6.0
+    fail(state, NotFoundError(404), 6.0)
+    assert state.is_over
 
 
 def test_a_limit_is_met_on_time_from_the_third_failure_on() -> None:
     """The poll that may end a wait is due exactly at `max_outage`, but not before two failures, and never in the past."""  # noqa: E501
-    walk, reader = new_walk(retry=Retry(max_outage=0.25)), Reader()
+    state, reader = new_state(retry=Retry(max_outage=0.25)), Reader()
     for now, due in ((1.0, 1.375), (1.375, 1.375)):
-        assert fail_for(walk, [reader], APIConnectionError("x"), now) == []
-        assert walk.next_poll == due
-    assert fail_for(walk, [reader], APIConnectionError("x"), 1.375) == [reader]
-    later = new_walk(retry=Retry(max_outage=1.0))
+        assert fail_for(state, [reader], APIConnectionError("x"), now) == []
+        assert state.next_request == due
+    assert fail_for(state, [reader], APIConnectionError("x"), 1.375) == [reader]
+    later = new_state(retry=Retry(max_outage=1.0))
     for now in (1.0, 1.5):
         assert fail_for(later, [reader], APIConnectionError("x"), now) == []
-    assert later.next_poll == 2.0
+    assert later.next_request == 2.0
     assert fail_for(later, [reader], APIConnectionError("x"), 1.99) == []
     assert fail_for(later, [reader], APIConnectionError("x"), 2.0) == [reader]
 
 
 def test_a_fetch_backs_off_in_full() -> None:
-    """With `single` no outage shortens a wait: the attempts are the limit."""
-    walk = new_walk(single=True, retry=Retry(max_outage=0.1, attempts=4))
+    """No outage shortens a wait: the attempts are the limit."""
+    state = new_fetch(retry=Retry(max_outage=0.1, attempts=4))
     waits, now = [], 0.0
     for _ in range(2):
-        fail(walk, APIConnectionError("x"), now)
-        waits.append(walk.next_poll - now)
-        now = walk.next_poll
+        fail(state, APIConnectionError("x"), now)
+        waits.append(state.next_request - now)
+        now = state.next_request
     assert waits == [0.375, 0.75]
 
 
-def test_waking_keeps_the_next_poll_in_the_future() -> None:
+def test_waking_keeps_the_next_request_in_the_future() -> None:
     """After a sleep the next poll is due now, or when it was due anyway; nothing that was known is forgotten."""
-    walk = new_walk()
-    answered(walk, answer("QUEUED"), 0.0)
-    due = walk.next_poll
-    walk.resume(0.1)
-    assert walk.next_poll == due
-    walk.resume(7.0)
-    assert walk.next_poll == 7.0
-    assert walk.status == TaskStatus.QUEUED
+    state = new_state()
+    answered(state, answer("QUEUED"), 0.0)
+    due = state.next_request
+    state.resume(0.1)
+    assert state.next_request == due
+    state.resume(7.0)
+    assert state.next_request == 7.0
+    assert state.status == TaskStatus.QUEUED
 
 
 def test_a_walk_that_is_over_stays_as_it_ended() -> None:
-    """Waking a walk that ended changes nothing of how it ended."""
-    walk = new_walk()
+    """Waking a state that ended changes nothing of how it ended."""
+    state = new_state()
     error = AuthenticationError(401)
-    fail(walk, error, 0.0)
-    due = walk.next_poll
-    walk.resume(9.0)
-    assert (walk.is_over, walk.error, walk.next_poll) == (True, error, due)
+    fail(state, error, 0.0)
+    due = state.next_request
+    state.resume(9.0)
+    assert (state.is_over, state.error, state.next_request) == (True, error, due)
 
 
 statuses = st.sampled_from(["CREATED", "QUEUED", "POSTPONED", "ASSIGNED_CONNECTIONS", "PROCESSING", "NEW_WORD"])
@@ -447,21 +467,21 @@ statuses = st.sampled_from(["CREATED", "QUEUED", "POSTPONED", "ASSIGNED_CONNECTI
     polls_each=st.lists(st.integers(0, 3), min_size=13, max_size=13),
 )
 def test_each_visible_change_is_reported_once_in_order(lives: list[str], ending: str, polls_each: list[int]) -> None:
-    """Over random timelines and poll times, the walk reports each visible change once, in order, and ends exactly at the first terminal status."""  # noqa: E501
+    """Over random timelines and poll times, the state reports each visible change once, in order, and ends exactly at the first terminal status."""  # noqa: E501
     polled = [status for status, times in zip(lives, polls_each, strict=False) for _ in range(times)] + [ending]
-    walk = new_walk()
+    state = new_state()
     reported: list[TaskStatus | None] = []
     for now, status in enumerate(polled):
-        assert not walk.is_over
-        transition = answered(walk, answer(status), float(now))
+        assert not state.is_over
+        transition = answered(state, answer(status), float(now))
         if transition is not None:
             assert transition.previous == (reported[-1] if reported else None)
             assert (transition.elapsed, transition.polls) == (now, now + 1)
             reported.append(transition.status)
-        assert walk.is_over or walk.next_poll > now
+        assert state.is_over or state.next_request > now
     assert reported == [status for status, _ in itertools.groupby(polled)]
-    assert walk.is_over
-    assert walk.error is None
+    assert state.is_over
+    assert state.error is None
 
 
 @given(initial=st.floats(0.001, 10), factor=st.floats(1, 4), cap=st.floats(0.001, 100), n=st.integers(0, 10_000))
@@ -480,16 +500,16 @@ def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: 
 
 
 def test_a_walk_is_paced_by_what_was_learned() -> None:
-    """With a course the polls come where tasks of this kind end, and each walk teaches the next one."""
+    """With a course the polls come where tasks of this kind end, and each state teaches the next one."""
     pacing = Pacing.learned(10, jitter=half)
-    pace = Pace(pacing, Retry(), retry_steps(Retry()), Learning(pacing))
+    policy = RequestPolicy(pacing, Retry(), retry_steps(Retry()), Learning(pacing))
 
     def polls(kind: str, end: float) -> list[float]:
-        walk: Walk[ChatResult] = Walk("task", pace, 100.0, course=pace.course(kind, 100.0))
+        state: TaskState[ChatResult] = TaskState("task", policy, 100.0, policy.pacer(kind, 100.0))
         times = []
-        while not walk.is_over:
-            times.append(walk.next_poll - 100.0)
-            answered(walk, answer("PROCESSING" if times[-1] < end else "COMPLETED"), walk.next_poll)
+        while not state.is_over:
+            times.append(state.next_request - 100.0)
+            answered(state, answer("PROCESSING" if times[-1] < end else "COMPLETED"), state.next_request)
         return times
 
     plain = polls("chat", 20.0)
@@ -499,46 +519,46 @@ def test_a_walk_is_paced_by_what_was_learned() -> None:
         [time for time in plain if 19 < time < 21]
     )
     assert polls("images", 20.0) == plain
-    assert Pace(Pacing(), Retry(), retry_steps(Retry()), Learning(Pacing())).course("chat", 0.0) is None
+    assert new_policy().pacer("chat", 0.0) is None
 
 
-# The creation of a task.
+# The submission of a task.
 
 
 GOOD_ID = "0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1"
 
 
-def new_creation() -> Creation:
-    return Creation(b"{}", new_walk().pace, 0.0)
+def new_submission() -> SubmissionState:
+    return SubmissionState(b"{}", new_policy(), 0.0)
 
 
-def ended(creation: Creation, error: DistributeError, *, is_sent: bool) -> DistributeError | None:
-    """What one fault ends a creation in; None where it goes on."""
+def ended(submission: SubmissionState, error: DistributeError, *, is_sent: bool) -> DistributeError | None:
+    """What one fault ends a submission in; None where it goes on."""
     if is_sent:
-        assert creation.may_send()
-    creation.failed(error, creation.rule_for(error), 1.0)
-    return creation.error
+        assert submission.before_sending()
+    fail(submission, error, 1.0)
+    return submission.error
 
 
 def test_a_creation_ends_with_the_id() -> None:
     """The first good answer is all, and the body is the one that was given."""
-    creation = new_creation()
-    assert (creation.request(), creation.is_read, new_walk().is_read) == (b"{}", False, True)
-    assert creation.may_send()
-    creation.answered(Created(id=GOOD_ID), 1.0)
-    assert (creation.is_over, creation.error) == (True, None)
-    assert creation.result == Created(id=GOOD_ID)
+    submission = new_submission()
+    assert (submission.request(), submission.is_idempotent, new_state().is_idempotent) == (b"{}", False, True)
+    assert submission.before_sending()
+    submission.on_good(Created(id=GOOD_ID), 1.0)
+    assert (submission.is_over, submission.error) == (True, None)
+    assert submission.result == GOOD_ID
 
 
 @pytest.mark.parametrize("wrong", ["", "task-1", GOOD_ID + "\n"])
 def test_an_id_that_nobody_can_ask_for_is_no_id(wrong: str) -> None:
     """A task exists then, perhaps, and nobody can follow it."""
-    creation = new_creation()
-    assert creation.may_send()
-    assert creation.answered(Created(id=wrong), 1.0) is None
-    assert isinstance(creation.error, SubmitUncertainError)
-    assert isinstance(creation.error.last_error, APIResponseValidationError)
-    assert creation.attempts == 1
+    submission = new_submission()
+    assert submission.before_sending()
+    submission.on_good(Created(id=wrong), 1.0)
+    assert isinstance(submission.error, SubmitUncertainError)
+    assert isinstance(submission.error.last_error, APIResponseValidationError)
+    assert submission.attempts.count == 1
 
 
 @pytest.mark.parametrize(
@@ -556,16 +576,16 @@ def test_an_id_that_nobody_can_ask_for_is_no_id(wrong: str) -> None:
 )
 def test_what_was_sent_and_not_answered_may_exist(fault: DistributeError) -> None:
     """Where the request may have arrived and no answer says that it did nothing, it ends at once in not knowing."""
-    error = ended(new_creation(), fault, is_sent=True)
+    error = ended(new_submission(), fault, is_sent=True)
     assert isinstance(error, SubmitUncertainError)
     assert error.last_error is fault
 
 
 @pytest.mark.parametrize("code", [301, 400, 401, 402, 403, 404, 408, 409, 413, 422, 425])
 def test_a_refusal_is_raised_as_it_is(code: int) -> None:
-    """An answer that says that nothing was done ends the creation at once, as itself."""
+    """An answer that says that nothing was done ends the submission at once, as itself."""
     fault = APIStatusError(code)
-    assert ended(new_creation(), fault, is_sent=True) is fault
+    assert ended(new_submission(), fault, is_sent=True) is fault
 
 
 @pytest.mark.parametrize(
@@ -578,47 +598,47 @@ def test_a_refusal_is_raised_as_it_is(code: int) -> None:
 )
 def test_what_surely_never_arrived_is_sent_again(fault: DistributeError, is_sent: bool) -> None:
     """It is tried `Retry.attempts` times, and ends in what went wrong then: no task exists."""
-    creation = new_creation()
-    assert ended(creation, fault, is_sent=is_sent) is None
-    assert creation.next_poll > 1.0
-    assert ended(creation, fault, is_sent=is_sent) is None
-    assert ended(creation, fault, is_sent=is_sent) is fault
+    submission = new_submission()
+    assert ended(submission, fault, is_sent=is_sent) is None
+    assert submission.next_request > 1.0
+    assert ended(submission, fault, is_sent=is_sent) is None
+    assert ended(submission, fault, is_sent=is_sent) is fault
 
 
 def test_what_was_turned_away_is_forgotten() -> None:
     """After a 503 an attempt that isn't sent makes nothing uncertain, and one that is cut does."""
-    creation = new_creation()
-    assert ended(creation, InternalServerError(503), is_sent=True) is None
-    assert ended(creation, APIConnectionError("x", "connect"), is_sent=False) is None
-    assert isinstance(creation.timed_out(5.0), WaitTimeoutError)
-    error = ended(creation, APIConnectionError("x", "disconnected"), is_sent=True)
+    submission = new_submission()
+    assert ended(submission, InternalServerError(503), is_sent=True) is None
+    assert ended(submission, APIConnectionError("x", "connect"), is_sent=False) is None
+    assert isinstance(submission.timed_out(5.0), WaitTimeoutError)
+    error = ended(submission, APIConnectionError("x", "disconnected"), is_sent=True)
     assert isinstance(error, SubmitUncertainError)
 
 
 def test_a_creation_that_times_out() -> None:
     """The timeout ends it in not knowing only where something was sent; so does the end of the client."""
-    creation = new_creation()
-    early = creation.timed_out(5.0)
+    submission = new_submission()
+    early = submission.timed_out(5.0)
     assert isinstance(early, WaitTimeoutError)
     assert early.last_error is None
     fault = APIConnectionError("x", "connect")
-    assert ended(creation, fault, is_sent=False) is None
-    late = creation.timed_out(5.0)
+    assert ended(submission, fault, is_sent=False) is None
+    late = submission.timed_out(5.0)
     assert isinstance(late, WaitTimeoutError)
     assert late.last_error is fault
     assert "5 s" in str(late)
-    assert creation.may_send()
-    uncertain = creation.timed_out(5.0)
+    assert submission.before_sending()
+    uncertain = submission.timed_out(5.0)
     assert isinstance(uncertain, SubmitUncertainError)
     assert uncertain.last_error is None
-    creation.end(ClientClosedError("closed"))
-    assert isinstance(creation.error, SubmitUncertainError)
-    unsent = new_creation()
+    submission.end(ClientClosedError("closed"))
+    assert isinstance(submission.error, SubmitUncertainError)
+    unsent = new_submission()
     unsent.end(ClientClosedError("closed"))
     assert isinstance(unsent.error, ClientClosedError)
-    assert not unsent.may_send()
+    assert not unsent.before_sending()
     assert isinstance(unsent.timed_out(5.0), WaitTimeoutError)
-    walk = new_walk()
-    assert walk.may_send()
-    walk.end(ClientClosedError("closed"))
-    assert not walk.may_send()
+    state = new_state()
+    assert state.before_sending()
+    state.end(ClientClosedError("closed"))
+    assert not state.before_sending()

@@ -19,7 +19,7 @@ from distribute_async import (
     TaskStatus,
     WaitTimeoutError,
 )
-from distribute_async._engine import poller
+from distribute_async._engine import exchanges
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.misbehaving import MisbehavingServer
@@ -207,7 +207,7 @@ async def test_a_mistake_of_the_library_hangs_nobody(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(poller, "decode", broken)
+    monkeypatch.setattr(exchanges, "decode", broken)
     async with MisbehavingServer(*says("COMPLETED")) as server, new_client(server.url) as client:
         error = await caught(client.fetch(ID), APIConnectionError)
         assert (error.reason, error.attempts) == ("unexpected", 3)

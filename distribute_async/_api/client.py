@@ -6,30 +6,26 @@ import ssl
 import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, Generic, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, Self, TypeVar, overload
 
 import aiohttp
-from yarl import URL
 
+from distribute_async._api.client_state import ClientState
 from distribute_async._api.id_source import Ids
 from distribute_async._api.stream import WINDOW, Changes, Completions, TaskStream
+from distribute_async._api.wait import Wait
 from distribute_async._api.watch import Watch
-from distribute_async._engine.address import checked_proxy, service_url
-from distribute_async._engine.credentials import checked_ssl_context, request_headers, secret, secret_key
-from distribute_async._engine.http import Session
-from distribute_async._engine.kinds import CHAT, IMAGES, KINDS, SPEECH, Endpoint, Kind, P
-from distribute_async._engine.observer import Observer, Stats, Telemetry
-from distribute_async._engine.poller import Poller
-from distribute_async._engine.subscription import Track, closed
-from distribute_async._policy.adaptive import LearnedPacing, Learning
-from distribute_async._policy.pacing import Pacing, retry_steps
+from distribute_async._engine.credentials import secret, secret_key
+from distribute_async._engine.kinds import CHAT, IMAGES, KINDS, SPEECH, Kind, P
+from distribute_async._engine.observer import Observer, Stats
+from distribute_async._engine.subscription import Subscription
+from distribute_async._policy.adaptive import LearnedPacing
+from distribute_async._policy.pacing import Pacing
 from distribute_async._policy.settings import DEFAULT_TIMEOUT, Limits, Retry
-from distribute_async._policy.task_state import Pace
-from distribute_async._policy.throttle import Gate
-from distribute_async._wire.arguments import DEFAULT, Default, is_number, wait_timeout
+from distribute_async._wire.arguments import DEFAULT, Default
 from distribute_async._wire.errors import ConfigurationError
 from distribute_async._wire.ids import checked_id
-from distribute_async._wire.models import ChatResult, Created, Outcome, R, Transition
+from distribute_async._wire.models import ChatResult, Outcome, R, Transition
 from distribute_async._wire.requests import ChatRequest
 
 T = TypeVar("T")
@@ -38,9 +34,9 @@ T = TypeVar("T")
 class Tasks(Generic[P, R]):
     """One kind of task of a client, such as `client.chat`."""
 
-    __slots__ = ("_client", "_kind")  # each wait has one of its own
+    __slots__ = ("_client", "_kind")
 
-    def __init__(self, client: DistributeClient, kind: Kind[P, R]) -> None:
+    def __init__(self, client: ClientState, kind: Kind[P, R]) -> None:
         self._client = client
         self._kind = kind
 
@@ -59,9 +55,10 @@ class Tasks(Generic[P, R]):
         can know whether there is a task now. Other refusals are raised as they are.
         """
         request = self._kind.request_type(*args, **fields)
-        creation = _Creation(self._client, self._kind.create, request.body())
-        created = await Watch(creation, "", self._client.seconds(request.timeout))
-        return self.watch(created.id, timeout=request.timeout)
+        poller = self._client.poller()
+        subscription = poller.submit(self._kind.create, request.body())
+        task_id = await Wait(poller, subscription, None, self._client.seconds(request.timeout)).end()
+        return self.watch(task_id, timeout=request.timeout)
 
     async def submit_and_wait(self, *args: P.args, **fields: P.kwargs) -> R:
         """Create a task and wait for its result: `submit`, and `await` what it gives; raises what both raise.
@@ -76,7 +73,7 @@ class Tasks(Generic[P, R]):
         `timeout`: seconds for the whole wait, None for none; the client's by default. Raises `InvalidTaskIdError`
         for an id that the specification refuses, `ConfigurationError` for a timeout that is no number.
         """
-        return Watch(self, checked_id(task_id), self._client.seconds(timeout))
+        return Watch(self._client.poller, self._kind.result, checked_id(task_id), self._client.seconds(timeout))
 
     async def wait_for_result(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
         """Wait until a task is COMPLETED and return its result.
@@ -84,7 +81,7 @@ class Tasks(Generic[P, R]):
         `timeout`: seconds for the whole wait, None for none; the client's by default. Raises what `await watch` raises
         (see `Watch`), `TaskFailedError` where the task ended in ERROR.
         """
-        return await self.watch(task_id, timeout=timeout).last_word()
+        return await self.watch(task_id, timeout=timeout)
 
     async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
         """One poll: how the task stands now, whatever its status; the answer is never older than the call.
@@ -93,7 +90,10 @@ class Tasks(Generic[P, R]):
         `NotFoundError` at once. `timeout` (seconds, None for none; the client's by default) covers all attempts
         and raises `WaitTimeoutError`.
         """
-        return await Watch(_Look(self), checked_id(task_id), self._client.seconds(timeout))
+        text, seconds = checked_id(task_id), self._client.seconds(timeout)
+        poller = self._client.poller()
+        subscription: Subscription[R] = poller.fetch(self._kind.result, text)
+        return await Wait(poller, subscription, text, seconds).end()
 
     def as_completed(
         self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
@@ -105,7 +105,11 @@ class Tasks(Generic[P, R]):
         default. An error, a timeout too, is the outcome of its task and doesn't end the others. Raises
         `ConfigurationError` for arguments that can't work.
         """
-        return TaskStream(Completions(self, ids, timeout=self._client.seconds(timeout), window=window))
+        return TaskStream(
+            Completions(
+                self._client.poller, self._kind.result, ids, timeout=self._client.seconds(timeout), window=window
+            )
+        )
 
     def watch_many(
         self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
@@ -115,37 +119,9 @@ class Tasks(Generic[P, R]):
         A task that ends in ERROR has that as its last transition. Where following a task ends early, the last one has
         the reason in `error`, and no status.
         """
-        return TaskStream(Changes(self, ids, timeout=self._client.seconds(timeout), window=window))
-
-    def follow(self, task_id: str, *, single: bool = False) -> tuple[Poller, Track[R]]:
-        """For `Watch`: where to wait. Raises `ClientClosedError`."""
-        poller = self._client.poller()
-        return poller, poller.track(self._kind.result, task_id, single=single)
-
-
-class _Look(Generic[R]):
-    """Where the one poll of a fetch finds its track, which is always a new one."""
-
-    def __init__(self, tasks: Tasks[..., R]) -> None:
-        self._tasks = tasks
-
-    def follow(self, task_id: str) -> tuple[Poller, Track[R]]:
-        """A track of its own."""
-        return self._tasks.follow(task_id, single=True)
-
-
-class _Creation:
-    """Where the watch of a submission finds its track."""
-
-    def __init__(self, client: DistributeClient, endpoint: Endpoint[Created], body: bytes) -> None:
-        self._client = client
-        self._endpoint = endpoint
-        self._body = body
-
-    def follow(self, task_id: str) -> tuple[Poller, Track[Created]]:  # noqa: ARG002 - as for any Source
-        """A new one: there is no id yet."""
-        poller = self._client.poller()
-        return poller, poller.creation(self._endpoint, self._body)
+        return TaskStream(
+            Changes(self._client.poller, self._kind.result, ids, timeout=self._client.seconds(timeout), window=window)
+        )
 
 
 class TasksOf(Generic[P, R]):
@@ -163,7 +139,7 @@ class TasksOf(Generic[P, R]):
 
     def __get__(self, client: DistributeClient | None, owner: type) -> Self | Tasks[P, R]:
         # Made anew each time: one that is kept would keep the client from going with its last user.
-        return self if client is None else Tasks(client, self._kind)
+        return self if client is None else Tasks(client._state, self._kind)  # noqa: SLF001 - of its own owner
 
 
 def _takes(_: Callable[P, object]) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
@@ -197,12 +173,6 @@ class DistributeClient:
     #: Tasks that speak.
     speech = TasksOf(SPEECH)
 
-    # True only for the client of the module-level functions: its connections last as long as somebody waits.
-    _closes_when_idle: ClassVar[bool] = False
-    # For the repr of one whose settings were refused, which a traceback with locals asks for.
-    _url: URL | None = None
-    _is_closed: bool = False
-
     def __init__(
         self,
         api_key: str | None = None,
@@ -222,35 +192,27 @@ class DistributeClient:
     ) -> None:
         # From here on no frame of this library that an error can go through shows the key, or a proxy's, in its locals.
         api_key, proxy = secret_key(api_key), secret(proxy)
-        if session is not None and (proxy is not None or ssl_context is not None):
-            raise ConfigurationError(
-                "proxy= and ssl_context= belong to a session: set them up in the one given as session="
-            )
-        for name, given, kind in (("pacing", pacing, Pacing), ("retry", retry, Retry), ("limits", limits, Limits)):
-            if not (given is None or isinstance(given, kind)):
-                raise ConfigurationError(f"{name} must be a {kind.__name__}, not {given!r}")
-        self._timeout = wait_timeout(timeout)
-        self._limits = limits or Limits()
-        self._url = service_url(base_url, allow_insecure=allow_insecure)
-        self._session = Session(
-            self._url,
-            request_headers(api_key, auth_scheme=auth_scheme, headers=headers),
-            self._limits,
-            given=session,
-            proxy=checked_proxy(proxy),
-            ssl_context=checked_ssl_context(ssl_context),
+        self._state = ClientState(
+            api_key,
+            base_url=base_url,
+            timeout=timeout,
+            session=session,
+            pacing=pacing,
+            retry=retry,
+            limits=limits,
+            headers=headers,
+            proxy=proxy,
+            ssl_context=ssl_context,
+            auth_scheme=auth_scheme,
+            allow_insecure=allow_insecure,
+            observer=observer,
         )
-        if not (observer is None or isinstance(observer, Observer)):
-            raise ConfigurationError("observer must be an Observer: derive its class from it")
-        self._telemetry = None if observer is None else Telemetry(observer, self._url.host or "", self._url.port or 0)
-        retry = retry or Retry()
-        pacing = pacing or Pacing()
-        self._pace = Pace(pacing, retry, retry_steps(retry), Learning(pacing))
-        self._poller: Poller | None = None
 
     def __repr__(self) -> str:
-        host = "nowhere" if self._url is None else self._url.host
-        return f"<DistributeClient for {host}{' (closed)' if self._is_closed else ''}>"
+        state: ClientState | None = getattr(self, "_state", None)
+        if state is None:  # its settings were refused, and a traceback shows its locals
+            return "<DistributeClient for nowhere>"
+        return repr(state)
 
     async def __aenter__(self) -> Self:
         return self
@@ -267,11 +229,7 @@ class DistributeClient:
         callers learn the id; 0 by default. What is cut then, or by a second `close`, ends in `SubmitUncertainError`
         where the request may have arrived. Raises `ConfigurationError` for a grace that is no number of 0 or more.
         """
-        if not (is_number(grace) and grace >= 0):
-            raise ConfigurationError(f"grace must be a number of seconds of 0 or more, not {grace!r}")
-        self._is_closed = True
-        if self._poller is not None:
-            await self._poller.close(grace)
+        await self._state.close(grace)
 
     @_takes(ChatRequest)
     async def submit(self, **fields: Any) -> Watch[ChatResult]:
@@ -291,7 +249,7 @@ class DistributeClient:
         self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT
     ) -> ChatResult:
         """Short for `client.chat.wait_for_result`: see `Tasks.wait_for_result`."""
-        return await self.chat.watch(task_id, timeout=timeout).last_word()
+        return await self.chat.watch(task_id, timeout=timeout)
 
     async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> ChatResult:
         """Short for `client.chat.fetch`: see `Tasks.fetch`."""
@@ -317,30 +275,12 @@ class DistributeClient:
         found = KINDS.get(kind) if isinstance(kind, str) else None
         if found is None:
             raise ConfigurationError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        return Tasks(self, found)
+        return Tasks(self._state, found)
 
     def stats(self) -> Stats:
         """What this client is doing now and has done since its first use; of its own, without any telemetry."""
-        return Stats() if self._poller is None else self._poller.stats()
+        return self._state.stats()
 
     def pacing_report(self) -> tuple[LearnedPacing, ...]:
         """What was learned of when tasks end, by kind, model and phase; nothing without `Pacing.learned`."""
-        return self._pace.learning.report()
-
-    def seconds(self, timeout: float | Default | None) -> float:
-        """A call's timeout, or this client's; infinite for none."""
-        return self._timeout if timeout is DEFAULT else wait_timeout(timeout)
-
-    def poller(self) -> Poller:
-        """For this library's own use: what polls for this client, made at its first use on the running loop."""
-        if self._is_closed:
-            raise closed()
-        if self._poller is None:
-            self._poller = Poller(
-                self._session,
-                Gate(self._limits, self._pace.pacing.jitter),
-                self._pace,
-                closes_when_idle=self._closes_when_idle,
-                telemetry=self._telemetry,
-            )
-        return self._poller
+        return self._state.pacing_report()

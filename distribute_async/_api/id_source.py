@@ -17,10 +17,10 @@ Ids = Iterable[Id] | AsyncIterable[Id]
 AT_ONCE = 100
 
 
-class Supply:
+class IdSource:
     """The ids to come. Those of an async iterable are taken by an asyncio task beside, only as they are wanted."""
 
-    def __init__(self, ids: Ids, is_wanted: Callable[[], bool], stir: Callable[[], None]) -> None:
+    def __init__(self, ids: Ids, is_wanted: Callable[[], bool], notify: Callable[[], None]) -> None:
         self._now: Iterator[Id] = iter(())
         self._later: Any = None
         if isinstance(ids, AsyncIterable):
@@ -30,7 +30,7 @@ class Supply:
         else:
             raise ConfigurationError("ids must be an iterable or an async iterable of task ids")
         self._is_wanted = is_wanted
-        self._stir = stir
+        self._notify = notify
         self._is_exhausted = False
         self._arrived: deque[Id] = deque()
         self._error: BaseException | None = None
@@ -62,7 +62,7 @@ class Supply:
             error, self._error = self._error, None
             raise error
         if self._pull is None and not self._is_exhausted and self._is_wanted():
-            # Not by way of the loop's task factory: an eager one (Python 3.12) would stir who isn't waiting yet.
+            # Not by way of the loop's task factory: an eager one (Python 3.12) would notify who isn't waiting yet.
             self._pull = asyncio.Task(self._pull_more())
             # Its end hangs on this: one that is cancelled before its first step would run no `finally`.
             self._pull.add_done_callback(self._pull_ended)
@@ -72,7 +72,7 @@ class Supply:
         try:
             while self._is_wanted():
                 self._arrived.append(await anext(self._later))
-                self._stir()
+                self._notify()
                 if not len(self._arrived) % AT_ONCE:
                     await asyncio.sleep(0)
         except StopAsyncIteration:
@@ -82,7 +82,7 @@ class Supply:
         self._pull = None
         # A source that is cancelled, from within or by somebody else, is not one that is exhausted.
         self._error = asyncio.CancelledError() if pull.cancelled() else pull.exception()
-        self._stir()
+        self._notify()
 
     def close(self) -> list[asyncio.Task[None]]:
         """Take no more. A source that is waited for is cancelled, once; gives what is to be seen ended then."""

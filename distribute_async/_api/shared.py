@@ -1,8 +1,8 @@
 """The module-level functions, such as `wait_for_result`: a client of the environment, shared on each event loop.
 
 The calls of one event loop use one client, so that they share polls, pauses and connections. Its connections are
-open only while somebody is suspended in one of these calls, or what a stream left under way hasn't ended; and it is
-gone with the last `Watch` or stream that knows it.
+open only while somebody is suspended in one of these calls, or what a stream left under way hasn't ended. The client is
+freed with the last `Watch` or stream that refers to it.
 """
 
 from __future__ import annotations
@@ -13,65 +13,44 @@ import uuid
 import weakref
 
 from distribute_async._api.client import DistributeClient
+from distribute_async._api.client_state import ClientState
 from distribute_async._api.id_source import Ids
 from distribute_async._api.stream import WINDOW, Changes, Completions, TaskStream
+from distribute_async._api.wait import Wait
 from distribute_async._api.watch import Watch
 from distribute_async._engine.address import BASE_URL_VARIABLE
 from distribute_async._engine.credentials import Secret, secret_key
+from distribute_async._engine.kinds import CHAT
 from distribute_async._engine.poller import Poller
-from distribute_async._engine.subscription import Track
+from distribute_async._engine.subscription import Subscription
 from distribute_async._policy.settings import DEFAULT_TIMEOUT
 from distribute_async._wire.arguments import DEFAULT, Default, wait_timeout
 from distribute_async._wire.ids import checked_id
 from distribute_async._wire.models import ChatResult, Outcome, Transition
 
+_Environment = tuple[Secret | None, str | None]
 
-def _environment() -> tuple[Secret | None, str | None]:
-    return secret_key(None), os.environ.get(BASE_URL_VARIABLE)
-
-
-class _SharedClient(DistributeClient):
-    _closes_when_idle = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.environment = _environment()
+# Weak both ways: this remembers nobody's loop and keeps no poller alive.
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Environment, weakref.ref[Poller]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-# Weak both ways: this remembers nobody's loop and keeps no client alive.
-_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_SharedClient]] = weakref.WeakKeyDictionary()
-
-
-class _SharedTasks:
-    """Where a module-level watch finds its track: the running loop's shared client, held from the first use on."""
-
-    def __init__(self, *, single: bool = False) -> None:
-        self._single = single
-        self._client: _SharedClient | None = None
-
-    def follow(self, task_id: str) -> tuple[Poller, Track[ChatResult]]:
-        if self._client is None:
-            self._client = self._shared()
-        return self._client.chat.follow(task_id, single=self._single)
-
-    @staticmethod
-    def _shared() -> _SharedClient:
-        loop = asyncio.get_running_loop()
-        reference = _clients.get(loop)
-        client = None if reference is None else reference()
-        # An old one may linger in a traceback: tests on one loop would meet their predecessor's service.
-        if client is None or client.environment != _environment():
-            client = _SharedClient()
-            _clients[loop] = weakref.ref(client)
-        return client
+def _shared_poller() -> Poller:
+    """The one that polls for all module-level calls on the running loop; its waits alone keep it."""
+    loop = asyncio.get_running_loop()
+    environment = secret_key(None), os.environ.get(BASE_URL_VARIABLE)
+    made_from, reference = _pollers.get(loop, (None, None))
+    poller = None if reference is None else reference()
+    # An old one may linger in a traceback: tests on one loop would meet their predecessor's service.
+    if poller is None or made_from != environment:
+        poller = ClientState(secret_key(None), closes_when_idle=True).poller()
+        _pollers[loop] = environment, weakref.ref(poller)
+    return poller
 
 
 def _seconds(timeout: float | Default | None) -> float:
     return DEFAULT_TIMEOUT if timeout is DEFAULT else wait_timeout(timeout)
-
-
-def _watch(task_id: str | uuid.UUID, timeout: float | Default | None, *, single: bool = False) -> Watch[ChatResult]:
-    return Watch(_SharedTasks(single=single), checked_id(task_id), _seconds(timeout))
 
 
 def watch(
@@ -86,7 +65,9 @@ def watch(
     first `await` or iteration, which raises `ConfigurationError` where they can't work. `timeout`: seconds for the
     whole wait, None for none; 600 by default, or the client's.
     """
-    return _watch(task_id, timeout) if client is None else client.watch(task_id, timeout=timeout)
+    if client is not None:
+        return client.watch(task_id, timeout=timeout)
+    return Watch(_shared_poller, CHAT.result, checked_id(task_id), _seconds(timeout))
 
 
 async def wait_for_result(
@@ -111,7 +92,9 @@ async def fetch(
     """One poll of a chat task, whatever its status: see `Tasks.fetch`. `client` and `timeout` as for `watch`."""
     if client is not None:
         return await client.fetch(task_id, timeout=timeout)
-    return await _watch(task_id, timeout, single=True)
+    text, seconds, poller = checked_id(task_id), _seconds(timeout), _shared_poller()
+    subscription: Subscription[ChatResult] = poller.fetch(CHAT.result, text)
+    return await Wait(poller, subscription, text, seconds).end()
 
 
 def as_completed(
@@ -128,7 +111,7 @@ def as_completed(
     """
     if client is not None:
         return client.as_completed(ids, timeout=timeout, window=window)
-    return TaskStream(Completions(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))
+    return TaskStream(Completions(_shared_poller, CHAT.result, ids, timeout=_seconds(timeout), window=window))
 
 
 def watch_many(
@@ -141,4 +124,4 @@ def watch_many(
     """Follow the transitions of many chat tasks: see `Tasks.watch_many`. Arguments as for `as_completed`."""
     if client is not None:
         return client.watch_many(ids, timeout=timeout, window=window)
-    return TaskStream(Changes(_SharedTasks(), ids, timeout=_seconds(timeout), window=window))
+    return TaskStream(Changes(_shared_poller, CHAT.result, ids, timeout=_seconds(timeout), window=window))

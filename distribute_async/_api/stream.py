@@ -1,6 +1,6 @@
 """Many tasks as one stream: `TaskStream`, of outcomes (`as_completed`) or of transitions (`watch_many`).
 
-Used by `client` and `shared`. No asyncio task for each id: each is a `_Member`, a waiter on its track (`poller`),
+Used by `client` and `shared`. There is no asyncio task for each id: each is an `_Entry`, a waiter on its subscription,
 and the stream is suspended once for all of them. While the loop's body runs, the stream is away: what is under way
 comes in and is kept for the next step, and nothing new is started.
 """
@@ -17,11 +17,13 @@ from typing import Any, Generic, TypeVar, cast
 
 from attrs import frozen
 
-from distribute_async._api.id_source import AT_ONCE, Id, Ids, Supply, source_error
-from distribute_async._api.watch import Source, as_given
-from distribute_async._engine.observer import Hearing
+from distribute_async._api.id_source import AT_ONCE, Id, Ids, IdSource, source_error
+from distribute_async._api.watch import FindPoller, as_given
+from distribute_async._engine.kinds import Endpoint
 from distribute_async._engine.poller import Poller
-from distribute_async._engine.subscription import Track
+from distribute_async._engine.subscription import Subscription
+from distribute_async._engine.telemetry import Span
+from distribute_async._policy.task_state import Prior
 from distribute_async._wire.arguments import checked_count
 from distribute_async._wire.errors import DistributeError, InvalidTaskIdError, TaskFailedError
 from distribute_async._wire.ids import checked_id
@@ -67,9 +69,9 @@ class TaskStream(Generic[T_co]):
     `ClientClosedError`; then one is raised if there are more ids.
     """
 
-    def __init__(self, crowd: Crowd[Any, T_co]) -> None:
-        # The poller knows the crowd and not its stream, so that a stream that is dropped goes at once.
-        self._crowd = crowd
+    def __init__(self, state: StreamState[Any, T_co]) -> None:
+        # The poller refers to the state and not to its stream, so that a stream that is dropped is freed at once.
+        self._state = state
 
     def __repr__(self) -> str:
         return f"<TaskStream {self.progress}>"
@@ -78,47 +80,47 @@ class TaskStream(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        return await self._crowd.step()
+        return await self._state.step()
 
     async def aclose(self) -> None:
         """Follow nothing any longer; returns once the exchanges under way are cut. Harmless the second time."""
-        await self._crowd.close()
+        await self._state.close()
 
     @property
     def progress(self) -> Progress:
         """How far it has come: for a progress bar. Cheap, and may be asked for at any time."""
-        return self._crowd.progress()
+        return self._state.progress()
 
     def __del__(self) -> None:
-        self._crowd.abandon()
+        self._state.abandon()
 
 
-class _Member(Generic[R]):
-    """One task of a crowd, as a waiter on its track."""
+class _Entry(Generic[R]):
+    """One task of a stream, as a waiter on its subscription."""
 
-    __slots__ = ("after", "before", "crowd", "cursor", "hearing", "prior", "task_id", "times", "track")
+    __slots__ = ("after", "before", "cursor", "prior", "span", "stream", "subscription", "task_id", "times")
 
     def __init__(
         self,
-        crowd: Crowd[R, Any],
-        track: Track[R],
+        stream: StreamState[R, Any],
+        subscription: Subscription[R],
         task_id: str,
         times: tuple[float, float],
-        hearing: Hearing | None,
+        span: Span,
     ) -> None:
-        self.crowd = crowd
-        self.track = track
-        #: As it was given, mostly the very text that the track has: one more for each adds up.
-        self.task_id = track.walk.task_id if task_id == track.walk.task_id else task_id
+        self.stream = stream
+        self.subscription = subscription
+        #: As it was given: usually the very text that the subscription has, because one more for each adds up.
+        self.task_id = subscription.lifecycle.task_id if task_id == subscription.lifecycle.task_id else task_id
         #: Loop times: when it was taken, and until when it is followed. One pair for all that were taken at once.
         self.times = times
-        self.prior = track.walk.so_far(times[0])
-        self.hearing = hearing
-        #: Transitions told so far; joining others, it begins with the newest that they know.
-        self.cursor = max(0, track.seen - 1)
-        #: The crowd's members beside it, in the order in which they came.
-        self.before: _Member[R] | None = None
-        self.after: _Member[R] | None = None
+        self.prior: Prior = subscription.lifecycle.attempts.so_far(times[0])
+        self.span = span
+        #: Transitions yielded so far; joining others, it begins with the newest that they know.
+        self.cursor = max(0, subscription.seen - 1)
+        #: The stream's entries beside it, in the order in which they came.
+        self.before: _Entry[R] | None = None
+        self.after: _Entry[R] | None = None
 
     @property
     def since(self) -> float:
@@ -130,43 +132,44 @@ class _Member(Generic[R]):
 
     @property
     def wants_all(self) -> bool:
-        return self.crowd.wants_all
+        return self.stream.wants_all
 
     @property
     def is_away(self) -> bool:
-        return self.crowd.is_away
+        return self.stream.is_away
 
     def wake(self) -> None:
-        self.crowd.look(self)
+        self.stream.update(self)
 
     def refuse(self, error: DistributeError) -> None:
-        self.crowd.end(self, error)
+        self.stream.end(self, error)
 
-    def missed(self) -> None:
-        self.crowd.missed.append(self.track)
+    def parked(self) -> None:
+        self.stream.parked.append(self.subscription)
 
 
-class Crowd(Generic[R, T]):
-    """The tasks of one stream, and what is to be told of them."""
+class StreamState(Generic[R, T]):
+    """The tasks of one stream, and the items that it has yet to yield."""
 
     #: Whether each transition is an item, or only each end.
     wants_all: bool
 
-    def __init__(self, source: Source[R], ids: Ids, *, timeout: float, window: int) -> None:
+    def __init__(self, find_poller: FindPoller, endpoint: Endpoint, ids: Ids, *, timeout: float, window: int) -> None:
         #: Seconds for each task from when it is taken; infinite for none.
         self.timeout = timeout
         #: Nobody is suspended on the stream now.
         self.is_away = True
-        #: Tracks whose polls came due meanwhile.
-        self.missed: list[Track[R]] = []
-        self._source = source
+        #: Subscriptions whose polls came due meanwhile.
+        self.parked: list[Subscription[R]] = []
+        self._find_poller = find_poller
+        self._endpoint = endpoint
         self._window = checked_count("window", window)
         self._total = len(ids) if isinstance(ids, Sized) else None
-        self._ids = Supply(ids, lambda: self._room() > 0, self._stir)
+        self._ids = IdSource(ids, lambda: self._room() > 0, self._notify)
         #: How many tasks are followed, and the newest of them, which knows the one before. (A set of them would be a
         #: tenth of what each costs.)
         self._waiting = 0
-        self._newest: _Member[R] | None = None
+        self._newest: _Entry[R] | None = None
         #: What the next steps give.
         self._items: deque[T] = deque()
         self._waker: asyncio.Future[None] | None = None
@@ -177,7 +180,7 @@ class Crowd(Generic[R, T]):
         self._cut: list[asyncio.Task[Any]] = []
         self._is_closed = False
         self._started = 0.0
-        #: The loop times of the newest tasks: see `_Member`.
+        #: The loop times of the newest tasks: see `_Entry`.
         self._times = (-math.inf, -math.inf)
         self._polls_before = 0
         self._done = 0
@@ -212,8 +215,8 @@ class Crowd(Generic[R, T]):
         """Until there is an item, an error of the ids, or the end."""
         if self._poller is not None:
             self._poller.check_loop()
-            missed, self.missed = self.missed, []
-            self._poller.attend(missed)
+            parked, self.parked = self.parked, []
+            self._poller.resume(parked)
         while True:
             more = not self._is_closed and self._take()
             if self._items or self._broken is not None:
@@ -262,82 +265,79 @@ class Crowd(Generic[R, T]):
             task_id = checked_id(given)
         except InvalidTaskIdError as error:
             self._failed += 1
-            self._tell_end(str(given), None, error)
+            self._add_end(str(given), None, error)
             return
-        poller, track = self._source.follow(task_id)
+        poller = self._poller or self._find_poller()
+        subscription: Subscription[R] = poller.follow(self._endpoint, task_id)
         now = poller.time()
         if self._poller is None:
-            self._poller, self._started, self._polls_before = poller, now, poller.tally.polls
-        hearing = None
-        if poller.telemetry is not None:
-            hearing = poller.telemetry.hear(track, kind=track.endpoint.name, task_id=task_id, is_fetch=False)
+            self._poller, self._started, self._polls_before = poller, now, poller.telemetry.polls
         if now - self._times[0] > SAME_TIME:
             self._times = now, now + self.timeout
-        member = _Member(self, track, task_id, self._times, hearing)
-        self._keep(member)
-        poller.join(track, member, is_new=True)
-        if track.seen and member in track.waiters:
-            self.look(member)
+        entry = _Entry(self, subscription, task_id, self._times, poller.telemetry.span(subscription, task_id))
+        self._keep(entry)
+        poller.join(subscription, entry, is_new=True)
+        if subscription.seen and entry in subscription.waiters:
+            self.update(entry)
 
-    def look(self, member: _Member[R]) -> None:
-        """Something happened to its track, or its time is up."""
-        track = member.track
-        self._tell_changes(member)
-        if track.walk.error is not None:
-            self.end(member, track.walk.error)
-        elif track.walk.is_over:
-            result = track.walk.result
-            self.end(member, TaskFailedError(result) if result is not None and result.is_failed else None)
-        elif member not in track.waiters:
-            self.end(member, track.walk.timed_out(self.timeout))
+    def update(self, entry: _Entry[R]) -> None:
+        """Something happened to its subscription, or its time is up."""
+        subscription = entry.subscription
+        self._add_changes(entry)
+        if subscription.lifecycle.error is not None:
+            self.end(entry, subscription.lifecycle.error)
+        elif subscription.lifecycle.is_over:
+            result = subscription.lifecycle.result
+            self.end(entry, TaskFailedError(result) if result is not None and result.is_failed else None)
+        elif entry not in subscription.waiters:
+            self.end(entry, subscription.lifecycle.timed_out(self.timeout))
         elif self._items:
-            self._stir()
+            self._notify()
 
-    def _tell_changes(self, member: _Member[R]) -> None:
+    def _add_changes(self, entry: _Entry[R]) -> None:
         """Add the transitions that it hasn't told, if they are wanted."""
         if self.wants_all:
-            changes = [as_given(change, member.task_id) for change in member.track.since(member.cursor)]
+            changes = [as_given(change, entry.task_id) for change in entry.subscription.since(entry.cursor)]
             self._items.extend(cast("list[T]", changes))
-            member.cursor = member.track.seen
+            entry.cursor = entry.subscription.seen
 
-    def end(self, member: _Member[R], error: DistributeError | None) -> None:
+    def end(self, entry: _Entry[R], error: DistributeError | None) -> None:
         """It has ended, in this error if any: tell it after what is known, and let go of the task."""
-        track = member.track
-        self._tell_changes(member)
+        subscription = entry.subscription
+        self._add_changes(entry)
         if error is not None:
-            error = track.told(error, member.task_id, self._elapsed(member))
+            error = subscription.with_context(error, entry.task_id, self._elapsed(entry))
         self._done += error is None
         self._failed += error is not None
-        self._tell_end(member.task_id, track, error)
-        if member.hearing is not None:
-            member.hearing.end("result" if error is None else "error", error)
-        self._let_go(member)
-        self._stir()
+        self._add_end(entry.task_id, subscription, error)
+        entry.span.end("result" if error is None else "error", error)
+        self._let_go(entry)
+        self._notify()
 
     @abstractmethod
-    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
-        """Add the item for the end of a task, if it wants one; without a track none could be followed."""
+    def _add_end(self, task_id: str, subscription: Subscription[R] | None, error: DistributeError | None) -> None:
+        """Add the item for the end of a task, if it wants one; without a subscription none could be followed."""
 
-    def _keep(self, member: _Member[R]) -> None:
+    def _keep(self, entry: _Entry[R]) -> None:
         self._waiting += 1
-        member.before, self._newest = self._newest, member
-        if member.before is not None:
-            member.before.after = member
+        entry.before, self._newest = self._newest, entry
+        if entry.before is not None:
+            entry.before.after = entry
 
-    def _let_go(self, member: _Member[R]) -> asyncio.Task[Any] | None:
+    def _let_go(self, entry: _Entry[R]) -> asyncio.Task[Any] | None:
         self._waiting -= 1
-        if member.before is not None:
-            member.before.after = member.after
-        if member.after is not None:
-            member.after.before = member.before
+        if entry.before is not None:
+            entry.before.after = entry.after
+        if entry.after is not None:
+            entry.after.before = entry.before
         else:
-            self._newest = member.before
-        return None if self._poller is None else self._poller.drop(member.track, member)
+            self._newest = entry.before
+        return None if self._poller is None else self._poller.drop(entry.subscription, entry)
 
-    def _elapsed(self, member: _Member[R]) -> float:
-        return 0.0 if self._poller is None else self._poller.time() - member.since
+    def _elapsed(self, entry: _Entry[R]) -> float:
+        return 0.0 if self._poller is None else self._poller.time() - entry.since
 
-    def _stir(self) -> None:
+    def _notify(self) -> None:
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
 
@@ -348,18 +348,17 @@ class Crowd(Generic[R, T]):
             await asyncio.wait(self._cut)
         if self._poller is not None:
             await self._poller.settle()
-        self._stir()
+        self._notify()
 
     def _leave(self) -> None:
         """Follow nothing any longer. What is cut here settles what it leaves behind."""
         self._is_closed = True
         self._broken = None
         self._items.clear()
-        while (member := self._newest) is not None:
-            if (exchange := self._let_go(member)) is not None:
+        while (entry := self._newest) is not None:
+            if (exchange := self._let_go(entry)) is not None:
                 self._cut.append(exchange)
-            if member.hearing is not None:
-                member.hearing.end("left")
+            entry.span.end("left")
         self._cut += self._ids.close()
 
     def abandon(self) -> None:
@@ -378,37 +377,37 @@ class Crowd(Generic[R, T]):
             waiting=self._waiting,
             done=self._done,
             failed=self._failed,
-            polls=0 if self._poller is None else self._poller.tally.polls - self._polls_before,
+            polls=0 if self._poller is None else self._poller.telemetry.polls - self._polls_before,
             rate=rate,
             eta=None if self._total is None or not rate else max(0, self._total - ended) / rate,
         )
 
 
-class Completions(Crowd[R, Outcome[R]]):
+class Completions(StreamState[R, Outcome[R]]):
     """What `as_completed` gives: each task's end."""
 
     wants_all = False
 
-    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
-        result = None if error is not None or track is None else track.walk.result
+    def _add_end(self, task_id: str, subscription: Subscription[R] | None, error: DistributeError | None) -> None:
+        result = None if error is not None or subscription is None else subscription.lifecycle.result
         self._items.append(Outcome(task_id=task_id, result=result, error=error))
 
 
-class Changes(Crowd[R, Transition[R]]):
+class Changes(StreamState[R, Transition[R]]):
     """What `watch_many` gives: each task's transitions; the end of one that can't be followed is one, too."""
 
     wants_all = True
 
-    def _tell_end(self, task_id: str, track: Track[R] | None, error: DistributeError | None) -> None:
+    def _add_end(self, task_id: str, subscription: Subscription[R] | None, error: DistributeError | None) -> None:
         if error is None or isinstance(error, TaskFailedError):
             return  # the last transition has told it
         change: Transition[R] = Transition(
             task_id=task_id,
-            previous=None if track is None else track.walk.status,
+            previous=None if subscription is None else subscription.lifecycle.status,
             status=None,
             result=None,
             elapsed=error.elapsed,
-            polls=0 if track is None else track.walk.attempts,
+            polls=0 if subscription is None else subscription.lifecycle.attempts.count,
             error=error,
         )
         self._items.append(change)

@@ -1,4 +1,4 @@
-"""One reader's view of one task: iterate, await, look. Its deadline is its own; the polls are shared (`poller`).
+"""`Watch`: one reader's view of one task. Iterate, await, look. Its deadline is its own; the polls are shared.
 
 A `Watch` is an object with `__anext__`, not an async generator: nothing is ever yielded inside a timeout (PEP 789),
 and leaving a loop early needs no clean-up, because nothing runs unless somebody is suspended here.
@@ -6,67 +6,30 @@ and leaving a loop early needs no clean-up, because nothing runs unless somebody
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from attrs import evolve
 
-from distribute_async._engine.observer import Hearing
+from distribute_async._api.wait import Wait
+from distribute_async._engine.kinds import Endpoint
 from distribute_async._engine.poller import Poller
-from distribute_async._engine.subscription import HISTORY, Track, closed
-from distribute_async._policy.task_state import Prior
-from distribute_async._wire.errors import DistributeError, TaskFailedError
+from distribute_async._engine.subscription import HISTORY, Subscription
 from distribute_async._wire.models import R, Transition
 from distribute_async._wire.status import TaskStatus
 
 T = TypeVar("T")
 
-
-class Source(Protocol[R]):
-    """Where a watch finds its track, at its first use."""
-
-    def follow(self, task_id: str) -> tuple[Poller, Track[R]]:
-        """The poller and the track for an id. Raises where the client can't work."""
-
-
-_UNHEARD = nullcontext()
-
-
-class _Suspension(asyncio.Future[None]):
-    """A watch that is suspended on its track; woken to look again."""
-
-    __slots__ = ("deadline", "prior", "refusal", "since", "wants_all")
-
-    is_away = False
-
-    def __init__(self, since: float, prior: Prior, deadline: float, *, wants_all: bool) -> None:
-        super().__init__()
-        self.since = since
-        self.prior = prior
-        self.deadline = deadline
-        self.wants_all = wants_all
-        self.refusal: DistributeError | None = None
-
-    def wake(self) -> None:
-        if not self.done():
-            self.set_result(None)
-
-    def refuse(self, error: DistributeError) -> None:
-        self.refusal = error
-        self.wake()
-
-    def missed(self) -> None:
-        """Never: it is suspended as long as it waits."""
+#: Gives the poller of a client at its first use. Raises where the client can't work.
+FindPoller = Callable[[], Poller]
 
 
 def _status(transition: Transition[Any]) -> TaskStatus:
-    return cast("TaskStatus", transition.status)  # a track keeps no other ones
+    return cast("TaskStatus", transition.status)  # a subscription keeps no other ones
 
 
 def as_given(transition: Transition[R], task_id: str) -> Transition[R]:
-    """A transition as it is told to somebody who gave the id so: the letters of one id may be of either case."""
+    """A transition with the id as a caller gave it: the letters of one id may be of either case."""
     return transition if transition.task_id == task_id else evolve(transition, task_id=task_id)
 
 
@@ -88,23 +51,19 @@ class Watch(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_cursor", "_failure", "_first", "_hearing", "_is_iterating", "_poller", "_prior",
-        "_source", "_started", "_task_id", "_timeout", "_track",
+        "__weakref__", "_cursor", "_endpoint", "_find_poller", "_first", "_is_iterating", "_task_id", "_timeout",
+        "_wait",
     )  # fmt: skip
 
-    def __init__(self, source: Source[R], task_id: str, timeout: float) -> None:
-        self._source = source
+    def __init__(self, find_poller: FindPoller, endpoint: Endpoint, task_id: str, timeout: float) -> None:
+        self._find_poller: FindPoller | None = find_poller
+        self._endpoint = endpoint
         self._task_id = task_id
         self._timeout = timeout
-        self._poller: Poller | None = None
-        self._track: Track[R] | None = None
-        self._started = 0.0
-        self._prior: Prior = (0, 0.0)
+        self._wait: Wait[R] | None = None
         self._first = 0
         self._cursor = 0
         self._is_iterating = False
-        self._failure: DistributeError | None = None
-        self._hearing: Hearing | None = None
 
     def __repr__(self) -> str:
         return f"<Watch {self._task_id} {self.status or 'not asked yet'}>"
@@ -122,7 +81,7 @@ class Watch(Generic[R]):
     @property
     def latest(self) -> R | None:
         """The newest response, whatever its status; None before the first."""
-        return None if self._track is None else self._track.walk.result
+        return None if self._wait is None else self._wait.subscription.lifecycle.result
 
     @property
     def result(self) -> R | None:
@@ -132,155 +91,80 @@ class Watch(Generic[R]):
 
     @property
     def status(self) -> TaskStatus | None:
-        """The newest status seen; None before the first answer."""
-        return None if self._track is None else self._track.walk.status
+        """The newest status seen; None before the first response."""
+        return None if self._wait is None else self._wait.subscription.lifecycle.status
 
     @property
     def history(self) -> tuple[Transition[R], ...]:
         """The transitions since this watch began, the newest 1,000 of them."""
-        if self._track is None:
+        if self._wait is None:
             return ()
-        return tuple(self.as_given(change) for change in self._track.since(self._first)[-HISTORY:])
+        return tuple(
+            as_given(change, self._task_id) for change in self._wait.subscription.since(self._first)[-HISTORY:]
+        )
 
     def __aiter__(self) -> Watch[R]:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, TaskStatus]:
-        return self.next_change(_status)
+        return self._next(_status)
 
     def transitions(self) -> AsyncIterator[Transition[R]]:
         """Iterate with a `Transition` for each change. It moves the watch's one cursor, and ends as an iteration does.
 
-        Needs no clean-up either: it is an object and no generator.
+        It needs no clean-up either: it is an object and no generator.
         """
-        return _Transitions(self)
+        return _Transitions(self._next_transition)
 
-    def as_given(self, transition: Transition[R]) -> Transition[R]:
-        """A transition with the id as this watch was given it. For this library's own use."""
-        return as_given(transition, self._task_id)
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._begin().end().__await__()
 
-    async def next_change(self, view: Callable[[Transition[R]], T]) -> T:
-        """What one step of an iteration gives: the next transition, seen in this way. For this library's own use."""
+    def _next_transition(self) -> Coroutine[Any, Any, Transition[R]]:
+        return self._next(lambda transition: as_given(transition, self._task_id))
+
+    async def _next(self, view: Callable[[Transition[R]], T]) -> T:
+        """One step of an iteration: the next transition, seen in this way."""
         if self._is_iterating:
             raise RuntimeError(
                 "this watch is being iterated already: a watch has one cursor, make another for another loop"
             )
         self._is_iterating = True
         try:
-            track = await self._wait(wants_all=True)
+            wait = self._begin()
+            await wait.until(self._cursor)
         finally:
             self._is_iterating = False
-        if self._cursor == track.seen:
+        subscription = wait.subscription
+        if self._cursor == subscription.seen:
             raise StopAsyncIteration
         # A reader that fell more than the kept history behind goes on with the oldest change that is kept.
-        self._cursor = max(self._cursor, track.forgotten) + 1
-        return view(track.history[self._cursor - track.forgotten - 1])
+        self._cursor = max(self._cursor, subscription.forgotten) + 1
+        return view(subscription.history[self._cursor - subscription.forgotten - 1])
 
-    def __await__(self) -> Generator[Any, None, R]:
-        return self.last_word().__await__()
-
-    async def last_word(self) -> R:
-        """What awaiting this gives. For this library's own use, where it saves an object for each wait."""
-        if self._failure is not None:
-            raise self._failed(self._failure)
-        track = await self._wait(wants_all=False)
-        result = track.walk.result
-        assert result is not None  # noqa: S101 - a walk that is over without an error has one
-        if result.is_failed and not track.walk.single:
-            raise self._told(TaskFailedError(result))
-        return result
-
-    async def _wait(self, *, wants_all: bool) -> Track[R]:
-        """Until there is a change that the cursor hasn't passed (`wants_all`), or the end."""
-        is_new = self._poller is None
-        poller, track = self._follow()
-        deadline = self._started + self._timeout
-        # One coroutine and not two, which would be dear: there may be ten thousand of them.
-        with self._hear(poller, track):
-            while not (wants_all and self._cursor < track.seen):
-                # The order matters: what is known already comes before the deadline; a failure stays what it was.
-                failure = self._failure or track.walk.error
-                if failure is None and poller.is_closed and not track.walk.is_over:
-                    failure = closed()
-                if failure is not None:
-                    raise self._failed(failure)
-                if track.walk.is_over:
-                    break
-                if poller.time() >= deadline:
-                    self._failure = track.walk.timed_out(self._timeout)
-                    continue
-                waiter = _Suspension(self._started, self._prior, deadline, wants_all=wants_all)
-                poller.join(track, waiter, is_new=is_new)
-                is_new = False
-                poller.callers += 1
-                try:
-                    await waiter
-                finally:
-                    poller.callers -= 1
-                    await poller.leave(track, waiter)
-                self._failure = waiter.refusal or self._failure
-        # An iteration is over as it gives its last status: few readers come back for the end of the loop.
-        if self._hearing is not None and not (wants_all and self._cursor + 1 < track.seen):
-            self._tell_end(track, self._hearing)
-        return track
-
-    def _hear(self, poller: Poller, track: Track[R]) -> AbstractContextManager[object]:
-        """What tells telemetry of a suspension, where there is any."""
-        if poller.telemetry is None or track.trace is None:
-            return _UNHEARD
-        if self._hearing is None or self._hearing.is_interrupted:
-            self._hearing = poller.telemetry.hear(
-                track,
-                kind=track.endpoint.name,
-                task_id=self._task_id,
-                is_fetch=track.walk.single and track.walk.is_read,
-                is_create=not track.walk.is_read,
-            )
-        return self._hearing
-
-    def _tell_end(self, track: Track[R], hearing: Hearing) -> None:
-        result = track.walk.result
-        if not track.walk.is_over or track.walk.error is not None or result is None:
-            return
-        if result.is_failed and not track.walk.single:
-            hearing.end("error", self._told(TaskFailedError(result)))
-        else:
-            hearing.end("result")
-
-    def _follow(self) -> tuple[Poller, Track[R]]:
-        if self._poller is not None:
-            self._poller.check_loop()
-        if self._poller is None or self._track is None:
-            self._poller, self._track = self._source.follow(self._task_id)
-            self._started = self._poller.time()
-            self._prior = self._track.walk.so_far(self._started)
-            # Joining others, begin with the newest status that they know.
-            self._first = self._cursor = max(0, self._track.seen - 1)
-        return self._poller, self._track
-
-    def _failed(self, error: DistributeError) -> DistributeError:
-        """What to raise for the error that ends this wait."""
-        told = self._told(error)
-        if self._hearing is not None:
-            self._hearing.end("error", told)
-        return told
-
-    def _told(self, error: DistributeError) -> DistributeError:
-        if self._poller is None or self._track is None:
-            return error.told(task_id=self._task_id, last_status=None, attempts=0, elapsed=0.0)
-        return self._track.told(error, self._task_id, self._poller.time() - self._started)
+    def _begin(self) -> Wait[R]:
+        if self._wait is not None:
+            self._wait.poller.check_loop()
+            return self._wait
+        assert self._find_poller is not None  # noqa: S101 - it is there until there is a wait
+        poller = self._find_poller()
+        subscription: Subscription[R] = poller.follow(self._endpoint, self._task_id)
+        self._wait = Wait(poller, subscription, self._task_id, self._timeout)
+        self._find_poller = None  # there may be ten thousand of them
+        # Joining others, begin with the newest status that they know.
+        self._first = self._cursor = max(0, subscription.seen - 1)
+        return self._wait
 
 
 class _Transitions(Generic[R]):
-    """What `Watch.transitions` gives."""
+    """What `Watch.transitions` returns."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("_next",)
 
-    def __init__(self, watch: Watch[R]) -> None:
-        self._watch = watch
+    def __init__(self, next_transition: Callable[[], Coroutine[Any, Any, Transition[R]]]) -> None:
+        self._next = next_transition
 
     def __aiter__(self) -> _Transitions[R]:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, Transition[R]]:
-        return self._watch.next_change(self._watch.as_given)
+        return self._next()

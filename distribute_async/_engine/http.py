@@ -1,7 +1,7 @@
-"""The aiohttp session wrapper: one HTTP exchange, its faults as values. The only module that knows the aiohttp client.
+"""The aiohttp session wrapper: one HTTP exchange, its errors as values. It and `download` alone know aiohttp's client.
 
-Used by `poller`, which also cuts what takes too long. It knows nothing of tasks: a path and a request body go in, an
-`Answer` or an error comes out.
+Used by `exchanges`, which also cuts what takes too long. It knows nothing of tasks: a path and a request body go in, a
+`Response` or an error comes out.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from distribute_async._wire.redaction import Redaction
 
 #: Of a body, read or written at a time; aiohttp unpacks compressed bodies in pieces of at most this size too.
 _PIECE = 1 << 16
-_UNASKED_FOR = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
+_UNREQUESTED = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
 
 
 @frozen
-class Answer:
-    """A whole 200, as it came; the codec says what it means. (Other status codes become errors at once.)"""
+class Response:
+    """A whole 200, as it came; the codec decodes it. (Other status codes become errors at once.)"""
 
     status_code: int
     headers: Mapping[str, str]
     body: bytes
-    #: It is of a service on this machine.
+    #: Whether the service is on this machine.
     is_local: bool = False
 
 
@@ -87,7 +87,7 @@ class _Body(Payload):
             await writer.write(self._content[start : start + _PIECE])
 
 
-class Session:
+class HttpSession:
     """Exchanges with the service, over a session of its own (made on first use) or over the caller's.
 
     `connect_timeout` and `exchange_timeout`: seconds within which an exchange is to have a connection, and from then
@@ -127,7 +127,7 @@ class Session:
         self._used: WeakSet[object] = WeakSet()
 
     def __repr__(self) -> str:
-        return f"<Session for {self._url.host}>"
+        return f"<HttpSession for {self._url.host}>"
 
     @property
     def address(self) -> str:
@@ -166,7 +166,7 @@ class Session:
         content: bytes,
         extra: Mapping[str, str] | None = None,
         may_send: Callable[[], bool] = lambda: True,
-    ) -> Answer | DistributeError:
+    ) -> Response | DistributeError:
         """One exchange, with `extra` headers. Whatever goes wrong is returned; only cancellation is raised.
 
         `may_send` is asked once there is a connection, just before anything is sent: from then on the service may have
@@ -180,7 +180,7 @@ class Session:
             return await self._exchange(session, path, body, extra)
         except Exception as error:  # nothing of aiohttp's may reach the caller
             if body.is_withheld:
-                return _UNASKED_FOR
+                return _UNREQUESTED
             if type(error) is ValueError and body.protocol is None:
                 # aiohttp refuses credentials of the session's own (its auth=, or .netrc by trust_env) beside our key.
                 return ConfigurationError("the session given as session= can't send the key: it has credentials too")
@@ -191,7 +191,7 @@ class Session:
 
     async def _exchange(
         self, session: aiohttp.ClientSession, path: str, request: _Body, extra: Mapping[str, str] | None
-    ) -> Answer | DistributeError:
+    ) -> Response | DistributeError:
         async with session.post(
             self._target(path),
             data=request,
@@ -203,7 +203,7 @@ class Session:
         ) as response:
             if request.protocol is None or request.is_withheld:  # it came before the request was sent
                 response.close()
-                return _UNASKED_FOR
+                return _UNREQUESTED
             pieces: list[bytes] = []
             size = 0
             while not response.content.at_eof():
@@ -220,7 +220,7 @@ class Session:
         if response.status != 200:
             # An error's words are shown to people: what a service echoes of the key in them is cut out.
             return status_error(response.status, response.headers, body, self._redaction)
-        return Answer(response.status, response.headers, body, self._is_local)
+        return Response(response.status, response.headers, body, self._is_local)
 
 
 def connection_fault(error: BaseException, address: str = "the service", *, was_used: bool = False) -> DistributeError:

@@ -8,20 +8,20 @@ from typing import Generic, ParamSpec
 from attrs import field, frozen
 
 from distribute_async._engine.files import ImageResult, SpeechResult
-from distribute_async._wire.models import ChatResult, Created, R, R_co
+from distribute_async._wire.models import ChatResult, Created, R, Wire
 from distribute_async._wire.requests import ChatRequest, ImageRequest, SpeechRequest, TaskRequest
 
 P = ParamSpec("P")
 
 
 @frozen(eq=False)
-class Endpoint(Generic[R_co]):
+class Endpoint:
     """One call of the service: for which kind of task, its path, and what the response becomes."""
 
     name: str
     path: str
-    result_type: type[R_co]
-    #: Of the call that asks for a task of this kind, which changes nothing: an outage is probed with it.
+    result_type: type[Wire]
+    #: The path of the status request for this kind of task, which changes nothing: an outage is probed with it.
     probe_path: str
 
 
@@ -33,8 +33,8 @@ class Kind(Generic[P, R]):
     path: str
     request_type: Callable[P, TaskRequest]
     result_type: type[R]
-    create: Endpoint[Created] = field(init=False)
-    result: Endpoint[R] = field(init=False)
+    create: Endpoint = field(init=False)
+    result: Endpoint = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         ask = f"{self.path}/result"

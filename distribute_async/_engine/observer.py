@@ -1,38 +1,27 @@
-"""What telemetry can hear: `Observer`, what it is told, and `Stats`. Does nothing by itself, and knows no telemetry.
+"""The public side of telemetry: `Observer`, which users subclass, the values that it is given, and `Stats`.
 
-Users subclass `Observer`. Those who poll and wait tell it through `Telemetry`, and only where a client has one.
+`telemetry` calls the observer; nothing here does anything by itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from attrs import define, field, frozen
 
-from distribute_async._engine.credentials import checked_headers
 from distribute_async._wire.errors import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
     DistributeError,
 )
-from distribute_async._wire.models import Created, TaskResult, Transition
+from distribute_async._wire.models import TaskResult, Transition
 
 log = logging.getLogger("distribute_async")
 log.addHandler(logging.NullHandler())  # quiet where the application sets up no logging
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 #: How a wait may end: "error" is any `DistributeError`, `TaskFailedError` too where nothing raises it (an `async for`).
 #: "left" is an `async for` that was not finished, noticed when its `Watch` is dropped.
-Outcome = Literal["result", "error", "cancelled", "left"]
+WaitOutcome = Literal["result", "error", "cancelled", "left"]
 
 
 @frozen(kw_only=True, eq=False)
@@ -62,7 +51,7 @@ class ObservedWait:
 class ObservedEnding:
     """How a wait ended."""
 
-    outcome: Outcome
+    outcome: WaitOutcome
     #: The task: for a create the one that it made, None where there is none, or nobody knows.
     task_id: str | None
     #: What it ended in, beside the outcome "error".
@@ -110,7 +99,9 @@ class ObservedExchange:
 
 
 class Observer:
-    """Hears what a client does: subclass it and give it as `DistributeClient(observer=…)`. Each method does nothing.
+    """Is called with what a client does: subclass it and pass it as `DistributeClient(observer=…)`.
+
+    Each method does nothing here.
 
     All methods are called on the client's event loop, while it waits for them: be quick, and never block. What
     they raise (`Exception`) is logged once for each method, and breaks no wait. One observer may serve many clients.
@@ -166,160 +157,3 @@ class Stats:
     creates: Mapping[str, int] = field(factory=dict)
     #: All HTTP exchanges so far, by what they came to: "200", or the words of `ObservedExchange.fault`.
     outcomes: Mapping[str, int] = field(factory=dict)
-
-
-def fault_word(error: DistributeError) -> str:
-    """One word of few for what an exchange came to, fit for a label: nothing that the service said is in it."""
-    if isinstance(error, APIStatusError):
-        return str(error.status_code)
-    return error.reason if isinstance(error, APIConnectionError | APIResponseValidationError) else "unusable"
-
-
-class Trace:
-    """What is kept of a task that is followed for those who listen."""
-
-    __slots__ = ("answer_from", "interval", "polls", "sent_at", "waits")
-
-    def __init__(self) -> None:
-        #: The running waits on it, the oldest first.
-        self.waits: dict[ObservedWait, None] = {}
-        #: Good answers so far.
-        self.polls = 0
-        #: When the newest request was sent.
-        self.sent_at = -math.inf
-        #: When the request was sent to which the newest good answer came; None before the first.
-        self.answer_from: float | None = None
-        #: From the `answer_from` before to the newest good answer: it was true at some time within.
-        self.interval: float | None = None
-
-    def answered(self, now: float) -> float | None:
-        """A good answer came; gives the `interval`."""
-        self.polls += 1
-        self.interval = None if self.answer_from is None else now - self.answer_from
-        self.answer_from = self.sent_at
-        return self.interval
-
-
-class Followed(Protocol):
-    """What is known of a task that is followed."""
-
-    trace: Trace | None
-
-    @property
-    def history(self) -> Sequence[Transition[Any]]:
-        """The transitions seen."""
-
-    @property
-    def attempts(self) -> int:
-        """HTTP exchanges counted so far."""
-
-    @property
-    def result(self) -> TaskResult | None:
-        """The newest answer."""
-
-    @property
-    def is_uncertain(self) -> bool:
-        """Whether it is a create that may have made a task whose id nobody knows."""
-
-
-class Telemetry:
-    """An observer, told with care: whatever it raises is logged once for each of its methods, and goes no further."""
-
-    def __init__(self, observer: Observer, server_address: str, server_port: int) -> None:
-        self.observer = observer
-        self._server_address = server_address
-        self._server_port = server_port
-        self._broken: set[str] = set()
-
-    def tell(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Call a method of the observer's; None where it raises."""
-        try:
-            return method(*args, **kwargs)
-        except (Exception, asyncio.CancelledError):  # a mistake in somebody's telemetry must not cost them a result
-            name = getattr(method, "__name__", type(method).__name__)
-            if name not in self._broken:
-                self._broken.add(name)
-                log.exception("the observer broke in %s; further failures there are not logged", name)
-            return None
-
-    def request_headers(self, trace: Trace) -> Mapping[str, str] | None:
-        """What the observer adds to the headers of a request."""
-        given = self.tell(self.observer.request_headers, tuple(trace.waits))
-        return self.tell(checked_headers, given) if given else None
-
-    def hear(self, task: Followed, *, kind: str, task_id: str, is_fetch: bool, is_create: bool = False) -> Hearing:
-        """A wait begins."""
-        wait = ObservedWait(
-            kind=kind,
-            task_id=None if is_create else task_id,
-            is_fetch=is_fetch,
-            is_create=is_create,
-            started=asyncio.get_running_loop().time(),
-            server_address=self._server_address,
-            server_port=self._server_port,
-        )
-        return Hearing(self, wait, task)
-
-
-class Hearing:
-    """One wait of one watch, told to the observer. Its watch alone holds it: if it is dropped unended, it was left.
-
-    Used around each suspension (`with`), and told the ending with `end`.
-    """
-
-    def __init__(self, telemetry: Telemetry, wait: ObservedWait, task: Followed) -> None:
-        self.is_over = False
-        #: It ended without having come to an end of its own, so that another one may begin.
-        self.is_interrupted = False
-        self._loop = asyncio.get_running_loop()
-        self._telemetry = telemetry
-        self._wait = wait
-        self._task = task
-        self._suspended = 0
-        self._trace = task.trace or Trace()
-        self._attempts, self._polls = task.attempts, self._trace.polls
-        self._trace.waits[wait] = None
-        telemetry.tell(telemetry.observer.wait_started, wait)
-        for newest in task.history[-1:]:
-            telemetry.tell(telemetry.observer.wait_moved, wait, newest)
-
-    def __enter__(self) -> Self:
-        self._suspended += 1
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._suspended -= 1
-        # A watch that is awaited by several at once goes on until the last of them leaves.
-        if kind is not None and not issubclass(kind, DistributeError) and not self._suspended:
-            self.is_interrupted = True
-            self.end("cancelled" if issubclass(kind, asyncio.CancelledError) else "left")
-
-    def end(self, outcome: Outcome, error: DistributeError | None = None) -> None:
-        """The wait is over. Harmless the second time."""
-        if self.is_over:
-            return
-        self.is_over = True
-        self._trace.waits.pop(self._wait, None)
-        result, task_id = self._task.result, self._wait.task_id
-        if isinstance(result, Created):
-            task_id, result = result.id, None
-        ending = ObservedEnding(
-            outcome=outcome,
-            task_id=task_id,
-            error=error,
-            is_uncertain=self._task.is_uncertain,
-            result=result,
-            elapsed=self._loop.time() - self._wait.started,
-            attempts=self._task.attempts - self._attempts,
-            polls=self._trace.polls - self._polls,
-            interval=self._trace.interval,
-        )
-        self._telemetry.tell(self._telemetry.observer.wait_ended, self._wait, ending)
-
-    def __del__(self) -> None:
-        # The garbage collector may come at any time and in any thread, within a lock of the observer's too.
-        if not self.is_over:
-            with suppress(RuntimeError):  # the loop is closed, so there is nobody left to tell
-                self._loop.call_soon_threadsafe(self.end, "left")

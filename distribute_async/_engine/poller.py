@@ -1,84 +1,66 @@
-"""The poller: drives the walks of one client through its gate and session. One walk for all who wait on an id.
+"""The poller: moves the subscriptions of one client through its throttle and its exchanges. Used by `_api`.
 
-Used by `watch`, `stream`, `client`. Whoever waits hangs a `Waiter` on a `Track`, and nothing else keeps a poll going:
-with no waiter a track has no timer, no exchange and no place in the queue, and it vanishes with the last who knows it.
-
-One `Schedule` serves all tracks, for next polls, deadlines and exchanges that take too long. Asyncio tasks exist only
-while HTTP exchanges are under way: each is a worker, which makes one after the other as long as there is one to start.
+A caller that waits hangs a `Waiter` on a `Subscription`, and nothing else keeps polls going: without waiters a
+subscription has no timer, no exchange and no place in the queue, and it is freed with the last reference to it.
+All waiters of one id share one subscription. One `Schedule` serves all subscriptions, for next requests, deadlines and
+exchanges that take too long.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from distribute_async._engine.http import Answer, Session
+from distribute_async._engine.exchanges import PROBE_ID, Exchanges
+from distribute_async._engine.http import HttpSession
 from distribute_async._engine.kinds import Endpoint
-from distribute_async._engine.observer import Stats, Telemetry, Trace
+from distribute_async._engine.observer import Stats
 from distribute_async._engine.schedule import Schedule
-from distribute_async._engine.subscription import Exchange, Track, Waiter, closed
-from distribute_async._engine.telemetry import Tally
+from distribute_async._engine.subscription import Exchange, Subscription, Waiter, closed
+from distribute_async._engine.subscription_states import Event, State
+from distribute_async._engine.telemetry import Telemetry
 from distribute_async._policy.fair_queue import FairQueue
-from distribute_async._policy.faults import Action, Evidence, Rule, pause_of, rule_for
-from distribute_async._policy.task_state import Creation, Pace, Walk
-from distribute_async._policy.throttle import Gate
-from distribute_async._wire.codec import decode
-from distribute_async._wire.errors import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    ConfigurationError,
-    DistributeError,
-)
-from distribute_async._wire.models import Created, R
-
-#: The last poll before a deadline starts twice the usual exchange's time ahead of it, and at least this much.
-LEAST_LEAD = 0.05
-#: Asked for where only creates wait for an outage's end: they must not be its probe. No task has this id.
-PROBE_ID = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+from distribute_async._policy.faults import Fault, Good, HealthSignal, Reply
+from distribute_async._policy.health import ServiceHealth
+from distribute_async._policy.task_state import FetchState, RequestPolicy, SubmissionState, TaskState
+from distribute_async._policy.throttle import OutageBegan, OutageEnded, Throttle
+from distribute_async._wire.errors import ConfigurationError, DistributeError
 
 
 class Poller:
     """All that one client follows, on one event loop."""
 
     def __init__(
-        self, session: Session, gate: Gate, pace: Pace, *, closes_when_idle: bool, telemetry: Telemetry | None = None
+        self,
+        http: HttpSession,
+        throttle: Throttle,
+        policy: RequestPolicy,
+        telemetry: Telemetry,
+        *,
+        closes_when_idle: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._session = session
-        self._gate = gate
-        self._pace = pace
-        self._closes_when_idle = closes_when_idle
+        self._throttle = throttle
+        self._policy = policy
         self.telemetry = telemetry
-        self.tally = Tally(telemetry)
         self.is_closed = False
+        self._http = http
+        self._closes_when_idle = closes_when_idle
         #: Callers that are suspended now: each in a wait of its own, or in a step of a stream.
         self.callers = 0
-        #: All ids that somebody knows, in lower case, by kind of task. The active ones have waiters, the ready ones
-        #: queue at the gate.
-        self._known: dict[Endpoint[Any], WeakValueDictionary[str, Track[Any]]] = {}
-        self._active: dict[Track[Any], None] = {}  # a set of ten thousand is four times as large
-        self._ready: FairQueue[Track[Any]] = FairQueue()
-        self._schedule = Schedule(self._loop)
-        #: The asyncio tasks that run, each with the exchange that it makes.
-        self._workers: dict[asyncio.Task[None], Exchange[Any]] = {}
-        #: Those of them that may still use a connection, and then settle what is left.
-        self._unsettled: set[asyncio.Task[None]] = set()
-        self._usual_exchange = 0.0
-        #: Whether any response has come from the service so far: until then its address may be wrong.
-        self._had_response = False
-        #: What an outage's waits end in if it lasts too long, and how long that is.
-        self._last_fault: DistributeError = APIConnectionError("the service is down")
-        self._patience = pace.patience(rule_for(self._last_fault), had_response=True)
-        #: The response that asked for the newest pause.
-        self._pause_fault: APIStatusError | None = None
-        # A worker serves many waiters: it must not carry the context variables of the one who came first.
-        self._context = contextvars.Context()
+        self._exchanges = Exchanges(http, throttle, telemetry)
+        self._health = ServiceHealth(policy)
+        #: All ids that somebody refers to, in lower case, by kind of task.
+        self._known: dict[Endpoint, WeakValueDictionary[str, Subscription[Any]]] = {}
+        #: Those that have waiters. (A dict, because a set of ten thousand is four times as large.)
+        self._active: dict[Subscription[Any], None] = {}
+        #: Those of them that are QUEUED.
+        self._queue: FairQueue[Subscription[Any]] = FairQueue()
+        self._schedule: Schedule[Subscription[Any]] = Schedule(self._loop)
 
     def time(self) -> float:
         """The loop's time."""
@@ -89,73 +71,86 @@ class Poller:
         if self._loop is not asyncio.get_running_loop():
             raise ConfigurationError("a client belongs to the event loop on which it was first used: make another one")
 
-    def track(self, endpoint: Endpoint[R], task_id: str, *, single: bool = False) -> Track[R]:
-        """The track for an id: the one that others follow already, else a new one; for a fetch always a new one."""
+    def _check_usable(self) -> None:
         self.check_loop()
+        if self.is_closed:
+            raise closed()
+
+    # What there is to wait for.
+
+    def follow(self, endpoint: Endpoint, task_id: str) -> Subscription[Any]:
+        """The subscription for an id: the one that others have already, else a new one."""
+        self._check_usable()
         others = self._known.setdefault(endpoint, WeakValueDictionary())
         key = task_id.lower()
-        key = task_id if key == task_id else key  # mostly it is, and one text for both saves 85 bytes
+        key = task_id if key == task_id else key  # usually it is, and one text for both saves 85 bytes
         known = others.get(key)
-        if known is not None and known.walk.error is None and not single:
+        if known is not None and known.lifecycle.error is None:
             return known
         now = self.time()
-        course = None if single else self._pace.course(endpoint.name, now)
-        walk = Walk[R](task_id, self._pace, now, single=single, course=course)
-        track = Track(endpoint, walk, None if self.telemetry is None else Trace())
-        if single:
-            track.known_status = None if known is None else known.walk.status
-        else:
-            others[key] = track
-        return track
+        state: TaskState[Any] = TaskState(task_id, self._policy, now, self._policy.pacer(endpoint.name, now))
+        subscription: Subscription[Any] = Subscription(endpoint, state)
+        others[key] = subscription
+        return subscription
 
-    def creation(self, endpoint: Endpoint[Created], body: bytes) -> Track[Created]:
-        """A track for the one request that creates a task."""
-        self.check_loop()
-        trace = None if self.telemetry is None else Trace()
-        return Track(endpoint, Creation(body, self._pace, self.time()), trace)
+    def fetch(self, endpoint: Endpoint, task_id: str) -> Subscription[Any]:
+        """A subscription for one good response."""
+        self._check_usable()
+        others = self._known.get(endpoint)
+        known = None if others is None else others.get(task_id.lower())
+        status = None if known is None else known.lifecycle.status
+        state: FetchState[Any] = FetchState(task_id, self._policy, self.time(), status)
+        return Subscription(endpoint, state)
 
-    def join(self, track: Track[Any], waiter: Waiter, *, is_new: bool) -> None:
-        """From now on `waiter` waits on `track`; `is_new`: its wait has just begun."""
+    def submit(self, endpoint: Endpoint, body: bytes) -> Subscription[str]:
+        """A subscription for the creation of one task."""
+        self._check_usable()
+        return Subscription(endpoint, SubmissionState(body, self._policy, self.time()))
+
+    # Who waits.
+
+    def join(self, subscription: Subscription[Any], waiter: Waiter, *, is_new: bool) -> None:
+        """From now on `waiter` waits on `subscription`; `is_new`: its wait has just begun."""
         now = self.time()
-        if track not in self._active:
-            self._active[track] = None
-            track.deadline = math.inf
-            track.walk.resume(now)
-        track.enter(waiter)
-        closed_until = self._gate.closed_until(now)
-        if is_new and track.polled_at == -math.inf and closed_until > now and waiter.deadline < closed_until:
-            self._refuse(track, waiter, self._why_closed(now))
-        self.attend([track])
+        if subscription not in self._active:
+            self._active[subscription] = None
+            subscription.joined(now)
+        subscription.enter(waiter)
+        if is_new and not subscription.was_polled:
+            self._refuse_before_opening(subscription, [waiter], now)
+        self.resume([subscription])
 
-    def attend(self, tracks: Iterable[Track[Any]]) -> None:
-        """Start what is due of these: somebody who was away when it came due is back."""
+    def resume(self, subscriptions: Iterable[Subscription[Any]]) -> None:
+        """Send what is due of these: somebody who was away when it came due is suspended there again."""
         now = self.time()
-        for track in tracks:
-            if track in self._active:
-                self._attend(track, now)
+        for subscription in subscriptions:
+            if subscription in self._active:
+                if subscription.state is State.PARKED:
+                    subscription.move(Event.RESUME)
+                self._attend(subscription, now)
         self._pump()
 
-    def drop(self, track: Track[Any], waiter: Waiter) -> asyncio.Task[None] | None:
-        """`waiter` waits no longer. The last one to leave cuts the exchange; its worker is given to see it ended."""
-        track.leave(waiter)
-        if track.waiters or track not in self._active:
+    def drop(self, subscription: Subscription[Any], waiter: Waiter) -> asyncio.Task[None] | None:
+        """`waiter` waits no longer. The last one to leave cuts the exchange; returns its task, to be awaited."""
+        subscription.leave(waiter)
+        if subscription.waiters or subscription not in self._active:
             return None
-        del self._active[track]
-        track.walk.leave(self.time())
-        if isinstance(track.walk, Creation):
-            self.tally.create_ended(track, track.walk)
-        self._ready.discard(track)
-        self._schedule.remove(track)
+        del self._active[subscription]
+        self._queue.discard(subscription)
+        self._schedule.remove(subscription)
         if not self._active:
             self._schedule.disarm()
-        if track.exchange is None:
+        exchange = subscription.left(self.time())
+        if isinstance(subscription.lifecycle, SubmissionState):
+            self.telemetry.submission_ended(subscription, subscription.lifecycle)
+        if exchange is None:
             return None
-        track.exchange.cut()
-        return track.exchange.worker
+        exchange.cut()
+        return exchange.task
 
-    async def leave(self, track: Track[Any], waiter: Waiter) -> None:
+    async def leave(self, subscription: Subscription[Any], waiter: Waiter) -> None:
         """What `drop` does, until the exchange has ended and what should be closed is closed."""
-        cut = self.drop(track, waiter)
+        cut = self.drop(subscription, waiter)
         try:
             if cut is not None:
                 await asyncio.wait([cut])
@@ -163,402 +158,259 @@ class Poller:
             await self.settle()
 
     async def settle(self) -> None:
-        """Close the session if nobody is suspended and nothing is under way, where the client wants that.
+        """Close the session if nobody is suspended and no exchange needs it, where the client wants that.
 
         The connections are closed at once, even if this is cancelled; it returns when their sockets are gone.
         """
-        if self._closes_when_idle and not self.callers and not self._unsettled:
-            await self._session.close()
+        if self._closes_when_idle and not self.callers and not self._exchanges.hold_session:
+            await self._http.close()
 
     async def close(self, grace: float = 0.0) -> None:
         """End all waits with `ClientClosedError`, and close the session where it was made here.
 
-        Creates whose request is under way have `grace` seconds to come to their own end.
+        Submissions whose request is under way have `grace` seconds to come to their own end.
         """
         self.is_closed = True
-        creates = [exchange.worker for exchange in self._workers.values() if exchange.is_create]
-        for track in list(self._active):
-            if not (grace and track.exchange is not None and track.exchange.is_create):
-                self._end(track, closed())
+        submissions = self._exchanges.submissions if grace else []
+        spared = {exchange.subscription for exchange in submissions}
+        for subscription in list(self._active):
+            if subscription not in spared:
+                self._end(subscription, closed())
         try:
-            if grace and creates:
-                await asyncio.wait(creates, timeout=grace)
+            if submissions:
+                await asyncio.wait([exchange.task for exchange in submissions], timeout=grace)
         finally:
-            for track in list(self._active):
-                self._end(track, closed())
-            for exchange in self._workers.values():
-                exchange.cut()
-        if self._workers:
-            await asyncio.wait(list(self._workers))
+            for subscription in list(self._active):
+                self._end(subscription, closed())
+            await self._exchanges.cut_all()
         self._schedule.disarm()
-        await self._session.close()
+        await self._http.close()
 
     def stats(self) -> Stats:
         """What is going on, and what has been."""
         now = self.time()
-        down_since = self._gate.down_since
+        down_since = self._throttle.down_since
         return Stats(
             waiting=self.callers,
             tasks=len(self._active),
-            exchanges=self._gate.running,
-            paused_for=self._gate.paused_for(now),
+            exchanges=self._throttle.running,
+            paused_for=self._throttle.paused_for(now),
             outage_for=None if down_since is None else now - down_since,
-            polls=self.tally.polls,
-            creates=dict(self.tally.creates),
-            outcomes=dict(self.tally.outcomes),
+            polls=self.telemetry.polls,
+            creates=dict(self.telemetry.creates),
+            outcomes=dict(self.telemetry.outcomes),
         )
 
-    # What to do about one track now, and when to look at it again.
+    def diagnostics(self) -> dict[str, int]:
+        """How much is held, by what it is; all of it is 0 once nobody waits. For tests and debugging."""
+        return {
+            **Counter(subscription.state.name for subscription in self._active),
+            "active": len(self._active),
+            "queued": len(self._queue),
+            "known": sum(map(len, self._known.values())),
+            "exchanges": self._throttle.running,
+            **self._schedule.diagnostics(),
+        }
 
-    def _attend(self, track: Track[Any], now: float) -> None:
-        walk = track.walk
-        if track.deadline <= now:
-            for waiter in [waiter for waiter in track.waiters if waiter.deadline <= now]:
-                track.leave(waiter)
-                waiter.wake()
-            track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
-        if walk.is_over or not track.waiters:
-            self._schedule.remove(track)
-            return
-        if track.exchange is not None:
-            if track.exchange.cut_at <= now:
-                self._cut(track.exchange)
-        elif track not in self._ready and self._is_due(track, now):
-            self._ready.add(track, track.priority)
-        if track in self._ready:
-            self._refuse_hopeless(track, now)
-        if track.waiters:
-            self._plan(track)
+    # What to do about one subscription now, and when to look at it again.
 
-    def _refuse_hopeless(self, track: Track[Any], now: float) -> None:
-        """End the waits on a track in the queue that an outage has outlasted, and the calls that it surely will."""
-        down_since = self._gate.down_since
+    def _attend(self, subscription: Subscription[Any], now: float) -> None:
+        subscription.expire(now)
+        if subscription.state is State.SLEEPING and subscription.waiters:
+            if subscription.is_due(now, self._health.lead):
+                subscription.move(Event.DUE)
+                self._queue.add(subscription, subscription.priority)
+        elif subscription.exchange is not None and subscription.exchange.cut_at <= now:
+            self._exchanges.cut_late(subscription.exchange)
+        if subscription.state is State.QUEUED:
+            self._refuse_hopeless(subscription, now)
+        self._plan(subscription)
+
+    def _plan(self, subscription: Subscription[Any]) -> None:
+        down_since = self._throttle.down_since
+        outage = None if down_since is None else (down_since, self._health.patience.seconds)
+        when = subscription.next_event_at(self._health.lead, outage) if subscription.waiters else math.inf
+        self._schedule.put(subscription, when)
+
+    def _refuse_hopeless(self, subscription: Subscription[Any], now: float) -> None:
+        """End the waits in the queue that an outage has outlasted, and the calls that can't be sent in time."""
+        down_since = self._throttle.down_since
         if down_since is not None:
-            for waiter in list(track.waiters):
-                if max(down_since, waiter.since) + self._patience.seconds <= now:
-                    self._refuse(track, waiter, self._last_fault)
-        closed_until = self._gate.closed_until(now)
-        if closed_until > now and track.walk.single:
-            for waiter in [waiter for waiter in track.waiters if waiter.deadline < closed_until]:
-                self._refuse(track, waiter, self._why_closed(now))
+            for waiter in subscription.outlasted(down_since, self._health.patience.seconds, now):
+                subscription.refuse(waiter, self._health.last_fault)
+        if subscription.lifecycle.is_call:
+            self._refuse_before_opening(subscription, subscription.waiters, now)
 
-    def _why_closed(self, now: float) -> DistributeError:
-        rest, fault = self._gate.paused_for(now), self._pause_fault
-        if not rest or fault is None:
-            return self._last_fault
-        return type(fault)(fault.status_code, fault.message, fault.request_id, rest)
+    def _refuse_before_opening(self, subscription: Subscription[Any], waiters: Iterable[Waiter], now: float) -> None:
+        """End those of the waits whose deadline comes before the throttle can let any request through."""
+        closed_until = self._throttle.closed_until(now)
+        if closed_until > now:
+            for waiter in [waiter for waiter in waiters if waiter.deadline < closed_until]:
+                subscription.refuse(waiter, self._health.why_closed(self._throttle.paused_for(now)))
 
-    def _refuse(self, track: Track[Any], waiter: Waiter, error: DistributeError) -> None:
-        track.leave(waiter)
-        waiter.refuse(track.walk.refusal(error))
+    def _attend_queued(self, now: float, before: float = math.inf) -> None:
+        """Attend to those in the queue again, or to those of them whose deadline comes before a time."""
+        for subscription in [queued for queued in self._queue if queued.deadline <= before]:
+            self._attend(subscription, now)
 
-    def _cut(self, exchange: Exchange[Any]) -> None:
-        """It takes too long."""
-        if exchange.has_connection:
-            exchange.cut(APITimeoutError("no whole response in time (Limits.exchange_timeout)"))
-        else:
-            exchange.cut(
-                APITimeoutError(
-                    f"no connection to {self._session.address} in time (Limits.connect_timeout): check base_url, the "
-                    "network and firewalls",
-                    "connect_timeout",
-                )
-            )
+    def _end(self, subscription: Subscription[Any], error: DistributeError) -> None:
+        if not subscription.lifecycle.is_over:
+            subscription.lifecycle.end(error)
+            self._finish(subscription)
 
-    def _is_due(self, track: Track[Any], now: float) -> bool:
-        if now < track.walk.next_poll and self._next_poll(track) <= now:
-            # Ahead of schedule, for a deadline: but perhaps its waiter has left meanwhile.
-            track.deadline = min((waiter.deadline for waiter in track.waiters), default=math.inf)
-        return self._next_poll(track) <= now
+    def _finish(self, subscription: Subscription[Any]) -> None:
+        """Its lifecycle is over: no further request."""
+        subscription.move(Event.END)
+        self._queue.discard(subscription)
+        self._schedule.remove(subscription)
+        subscription.notify()
 
-    def _next_poll(self, track: Track[Any]) -> float:
-        """The regular next poll, or one just ahead of the earliest deadline; of the latter one for each interval."""
-        lead = track.deadline - max(LEAST_LEAD, 2 * self._usual_exchange)
-        if track.has_led or lead <= track.polled_at or not track.walk.is_read:
-            return track.walk.next_poll
-        return min(track.walk.next_poll, lead)
-
-    def _plan(self, track: Track[Any]) -> None:
-        when = track.deadline
-        if track.exchange is not None:
-            when = min(when, track.exchange.cut_at)
-        elif track in self._ready:
-            if (down_since := self._gate.down_since) is not None:
-                since = max(down_since, min(waiter.since for waiter in track.waiters))
-                when = min(when, since + self._patience.seconds)
-        else:
-            when = min(when, self._next_poll(track))
-        self._schedule.put(track, when)
-
-    def _end(self, track: Track[Any], error: DistributeError) -> None:
-        if track.walk.is_over:
-            return
-        track.walk.end(error)
-        self._ready.discard(track)
-        self._schedule.remove(track)
-        self._tell(track)
-
-    def _tell(self, track: Track[Any]) -> None:
-        for waiter in list(track.waiters):
-            if waiter.wants_all or track.walk.is_over:
-                waiter.wake()
-
-    # The exchanges that are due, and those who make them.
-
-    def _look(self) -> None:
-        now = self.time()
-        for track in self._schedule.due(now):
-            try:
-                self._attend(track, now)
-            except Exception as bug:
-                self._break(track, bug)
-        self._pump()
-
-    def _pump(self, worker: asyncio.Task[None] | None = None) -> None:
-        """Start what is due and may start. `worker` has just ended an exchange, and goes on with the first."""
-        now = self.time()
-        gate_opens = math.inf
-        while self._ready:
-            gate_opens = self._gate.opens_at(now)
-            if gate_opens > now:
-                break
-            track = self._next_in_line()
-            gate_opens = math.inf
-            if not self._is_due(track, now):  # what queued for a deadline may have come too late
-                self._plan(track)
-            elif track.is_attended:
-                try:
-                    self._start(track, now, worker)
-                except Exception as bug:
-                    self._break(track, bug)
-                else:
-                    worker = None
-            else:
-                for waiter in list(track.waiters):
-                    waiter.missed()
-        self._schedule.arm(self._look, gate_opens)
-
-    def _next_in_line(self) -> Track[Any]:
-        """Whose turn it is, taken out of the queue: in an outage a read, if there is any, for it is the probe."""
-        probe = None if self._gate.down_since is None else self._ready.take_evenly(_is_read)
-        return probe or self._ready.take()
-
-    def _start(self, track: Track[Any], now: float, worker: asyncio.Task[None] | None) -> None:
-        was_probe, cut_at = self._gate.enter(now), now + self._session.connect_timeout
-        track.has_led = now < track.walk.next_poll
-        track.polled_at = now
-        worker = worker or self._new_worker()
-        track.exchange = self._workers[worker] = Exchange(track, worker, was_probe=was_probe, cut_at=cut_at)
-        self._plan(track)
-
-    def _new_worker(self) -> asyncio.Task[None]:
-        # Not by way of the loop's task factory: an eager one (Python 3.12) would run it before it is in the books.
-        worker = asyncio.Task(self._work(), loop=self._loop, context=self._context)
-        # The end of one that was cancelled hangs on this: before its first step it would run no `finally`.
-        worker.add_done_callback(self._worker_ended)
-        self._unsettled.add(worker)
-        return worker
-
-    async def _work(self) -> None:
-        worker = asyncio.current_task()
-        assert worker is not None  # noqa: S101 - this runs as one
-        try:
-            while (exchange := self._workers.get(worker)) is not None:
-                heard = await self._poll(exchange)
-                del self._workers[worker]
-                self._finish(exchange, heard, None if worker.cancelling() else worker)
-        finally:
-            # The last one out closes the door: whoever left it under way may be gone, and the loop about to end.
-            self._unsettled.discard(worker)
-            await self.settle()
-
-    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
-        self._unsettled.discard(worker)
-        exchange = self._workers.pop(worker, None)
-        bug = None if worker.cancelled() else worker.exception()
-        if bug is not None:
-            self.tally.broke(bug)
-        if exchange is None:
-            return
-        fault = exchange.fault
-        if bug is not None:  # nobody may hang for a mistake in this library: it counts as a fault
-            fault = APIConnectionError(f"the exchange broke with {type(bug).__name__}", "unexpected")
-        elif not exchange.is_cut:
-            fault = APIConnectionError(
-                "the exchange was cancelled by something else than this client, such as a middleware or a trace hook "
-                "of the aiohttp session",
-                "cancelled",
-            )
-        self._finish(exchange, fault)
-
-    async def _poll(self, exchange: Exchange[R]) -> R | DistributeError:
-        """One poll: an exchange, and what its answer means."""
-        track = exchange.track
-        heard = await self._exchange(exchange)
-        if isinstance(heard, DistributeError):
-            if track.walk.rule_for(heard).action is not Action.RETRY_NOW or not self._gate.repeat(self.time()):
-                return heard
-            self.tally.exchange_ended(exchange, heard, self.time())
-            exchange.has_connection = False
-            self._allow(exchange, self._session.connect_timeout)
-            heard = await self._exchange(exchange)
-        if isinstance(heard, DistributeError):
-            return heard
-        if exchange.stands_in and heard.status_code == 200:
-            heard = Answer(200, {}, _probe())  # whatever it says, the service is back
-        digest = hash(heard.body) if heard.status_code == 200 else None
-        if digest is not None and digest == track.digest and track.walk.result is not None:
-            return track.walk.result
-        result = decode(
-            heard.status_code, heard.headers, heard.body, track.endpoint.result_type, is_local=heard.is_local
-        )
-        if not isinstance(result, DistributeError):
-            track.digest = digest
-        return result
-
-    async def _exchange(self, exchange: Exchange[Any]) -> Answer | DistributeError:
-        track, extra = exchange.track, None
-        if self.telemetry is not None and track.trace is not None:
-            extra = self.telemetry.request_headers(track.trace)
-            track.trace.sent_at = self.time()
-        path, request = track.endpoint.path, track.walk.request
-        if exchange.stands_in:
-            path, request = track.endpoint.probe_path, _probe
-        heard = await self._session.post(path, request(), extra, lambda: self._may_send(exchange))
-        if isinstance(heard, Answer | APIStatusError | APIResponseValidationError):
-            self._had_response = True
-        return heard
-
-    def _may_send(self, exchange: Exchange[Any]) -> bool:
-        """There is a connection now, and time for the answer; whether the request is still wanted."""
-        if exchange.is_cut:
-            return False
-        exchange.has_connection = True
-        self._allow(exchange, self._session.exchange_timeout)
-        return exchange.stands_in or exchange.track.walk.may_send()
-
-    def _allow(self, exchange: Exchange[Any], seconds: float) -> None:
-        """From now on an exchange has so much time."""
-        track = exchange.track
-        exchange.cut_at = self.time() + seconds
-        # Where a look is planned for an earlier time, that one plans the next.
-        if track in self._active and (track.entry is None or exchange.cut_at < track.entry[0]):
-            self._plan(track)
-            self._schedule.arm(self._look, math.inf)
-
-    def _finish(
-        self, exchange: Exchange[R], heard: R | DistributeError | None, worker: asyncio.Task[None] | None = None
-    ) -> None:
-        """What an exchange came to, None where it was cut because nobody waits for it. Its `worker` may go on."""
-        exchange.track.exchange = None
-        try:
-            self._conclude(exchange, heard, self.time())
-        except Exception as bug:
-            self._break(exchange.track, bug)
-        self._pump(worker)
-
-    def _break(self, track: Track[Any], bug: Exception) -> None:
-        """Something raised that must not: a function that was given to this library, or the library itself.
+    def _break(self, subscription: Subscription[Any], bug: Exception) -> None:
+        """Something raised that must not: a function that was passed to this library, or the library itself.
 
         The waits end in an error that names the cause, because no later event would end them.
         """
-        self.tally.broke(bug)
-        if track.walk.is_over:
-            self._tell(track)
+        self.telemetry.broke(bug)
+        if subscription.lifecycle.is_over:
+            subscription.notify()
         elif isinstance(bug, DistributeError):
-            self._end(track, bug)
+            self._end(subscription, bug)
         else:
-            self._end(track, DistributeError(f"following the task broke with {type(bug).__name__}: see the log"))
+            self._end(subscription, DistributeError(f"following the task broke with {type(bug).__name__}: see the log"))
 
-    def _conclude(self, exchange: Exchange[R], heard: R | DistributeError | None, now: float) -> None:
-        track = exchange.track
-        evidence = Evidence.CUT if heard is None else Evidence.UP
-        if isinstance(heard, DistributeError):
-            evidence = rule_for(heard).evidence
-        down_since = self._gate.down_since
-        key = track.walk.task_id.lower() or hex(id(track))  # a create has no id yet
-        key = PROBE_ID if exchange.stands_in else key
-        self._gate.leave(key, evidence, now, was_probe=exchange.was_probe, is_crowd=len(self._active) > 1)
-        if down_since is None and self._gate.down_since is not None:
-            self.tally.outage_began()
-        elif down_since is not None and self._gate.down_since is None:
-            self.tally.outage_ended(now - down_since)
-        self.tally.exchange_ended(exchange, heard, now, was_probe=exchange.was_probe)
-        if evidence is Evidence.UP:
-            took = now - track.polled_at
-            self._usual_exchange += (took - self._usual_exchange) * (0.2 if self._usual_exchange else 1)
-        is_wanted = not exchange.stands_in and not track.walk.is_over
-        if isinstance(heard, DistributeError):
-            if is_wanted and track in self._active:
-                self._fail(track, heard, now)
-            self._note(track, heard, rule_for(heard), now)
-        elif heard is not None and is_wanted:
-            self._answer(track, heard, now)
+    # What is due, and what came of it.
+
+    def _wake_up(self) -> None:
+        now = self.time()
+        for subscription in self._schedule.due(now):
+            try:
+                self._attend(subscription, now)
+            except Exception as bug:
+                self._break(subscription, bug)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what is queued, as far as the throttle lets it through."""
+        now = self.time()
+        opens_at = math.inf
+        while self._queue:
+            opens_at = self._throttle.opens_at(now)
+            if opens_at > now:
+                break
+            opens_at = math.inf
+            subscription = self._take_next()
+            try:
+                self._send(subscription, now)
+            except Exception as bug:
+                self._break(subscription, bug)
+        self._schedule.arm(self._wake_up, opens_at)
+
+    def _take_next(self) -> Subscription[Any]:
+        """Whose turn it is, taken out of the queue: in an outage one that may be a probe, if there is any."""
+        probe = None if self._throttle.down_since is None else self._queue.take_evenly(_is_idempotent)
+        return probe or self._queue.take()
+
+    def _send(self, subscription: Subscription[Any], now: float) -> None:
+        if not subscription.is_due(now, self._health.lead):  # what queued for a deadline may have come too late
+            subscription.move(Event.NOT_DUE)
+        elif subscription.is_attended:
+            self._exchanges.start(subscription, self)
+        else:
+            subscription.move(Event.PARK)
+            for waiter in list(subscription.waiters):
+                waiter.parked()
+        self._plan(subscription)
+
+    def new_limit(self, exchange: Exchange) -> None:
+        """An exchange under way has a new time limit."""
+        subscription = exchange.subscription
+        # Where an earlier event is planned, that one plans the next.
+        if subscription in self._active and (subscription.entry is None or exchange.cut_at < subscription.entry[0]):
+            self._plan(subscription)
+            self._schedule.arm(self._wake_up, math.inf)
+
+    def replied(self, exchange: Exchange, reply: Reply[Any] | None) -> None:
+        """An exchange has ended; without a reply it was cut, because nobody waits for it."""
+        exchange.subscription.replied()
+        try:
+            self._conclude(exchange, reply, self.time())
+        except Exception as bug:
+            self._break(exchange.subscription, bug)
+        self._pump()
+
+    def _conclude(self, exchange: Exchange, reply: Reply[Any] | None, now: float) -> None:
+        subscription, fault = exchange.subscription, reply if isinstance(reply, Fault) else None
+        outage = self._note_outage(exchange, reply, now)
+        self.telemetry.exchange_ended(exchange, reply, now)
+        has_new_limit = reply is not None and self._health.note(reply, now - subscription.polled_at)
+        is_wanted = not (exchange.stands_in or subscription.lifecycle.is_over)
+        if fault is not None:
+            if is_wanted and subscription in self._active:
+                self._on_fault(subscription, fault, now)
+            if fault.pause:
+                self._pause(subscription, fault, now)
+        elif isinstance(reply, Good) and is_wanted:
+            self._on_good(subscription, reply.result, now)
         if self.is_closed:
-            self._end(track, closed())
-        if track in self._active:
-            self._attend(track, now)
-        if self._gate.down_since is not None and down_since is None:
+            self._end(subscription, closed())
+        if subscription in self._active:
+            self._attend(subscription, now)
+        if isinstance(outage, OutageBegan) or (has_new_limit and self._throttle.down_since is not None):
             self._attend_queued(now)
-        elif exchange.was_probe:  # the next one comes later: for some that may be too late
-            self._attend_queued(now, before=self._gate.closed_until(now))
+        elif exchange.is_probe:  # the next one comes later: for some that may be too late
+            self._attend_queued(now, before=self._throttle.closed_until(now))
 
-    def _attend_queued(self, now: float, before: float = math.inf) -> None:
-        """See to those in the queue again, or to those of them whose deadline comes before a time."""
-        for track in [track for track in self._ready if track.deadline <= before]:
-            self._attend(track, now)
+    def _note_outage(
+        self, exchange: Exchange, reply: Reply[Any] | None, now: float
+    ) -> OutageBegan | OutageEnded | None:
+        signal = HealthSignal.CUT if reply is None else reply.signal
+        key = PROBE_ID if exchange.stands_in else exchange.subscription.lifecycle.key
+        is_crowd = len(self._active) > 1
+        outage = self._throttle.leave(key, signal, now, was_probe=exchange.is_probe, is_crowd=is_crowd)
+        if isinstance(outage, OutageBegan):
+            self.telemetry.outage_began()
+        elif isinstance(outage, OutageEnded):
+            self.telemetry.outage_ended(outage.seconds)
+        return outage
 
-    def _answer(self, track: Track[R], result: R, now: float) -> None:
-        transition = track.walk.answered(result, now)
+    def _on_good(self, subscription: Subscription[Any], result: Any, now: float) -> None:
+        lifecycle = subscription.lifecycle
+        transition = lifecycle.on_good(result, now)
         if transition is not None:
-            track.add(transition)
-            self.tally.moved(track, transition)
-        if transition is not None or track.walk.is_over:
-            self._tell(track)
-        track.walk.pace_after(result, now)
+            subscription.add(transition)
+            self.telemetry.moved(subscription, transition)
+        if lifecycle.is_over:
+            self._finish(subscription)
+        elif transition is not None:
+            subscription.notify()
+        lifecycle.plan_next(result, now)
 
-    def _note(self, track: Track[Any], error: DistributeError, rule: Rule, now: float) -> None:
-        """What a fault means for all that the client follows."""
-        if rule.evidence is Evidence.DOWN:
-            self._last_fault = error
-            before, self._patience = self._patience, self._pace.patience(rule, had_response=self._had_response)
-            if before != self._patience and self._gate.down_since is not None:
-                self._attend_queued(now)
-        if isinstance(error, APIStatusError) and pause_of(error):
-            self._hold(track, error, now)
-
-    def _fail(self, track: Track[Any], error: DistributeError, now: float) -> None:
+    def _on_fault(self, subscription: Subscription[Any], fault: Fault, now: float) -> None:
         """What a fault means for its task, and for those who wait for it."""
-        walk = track.walk
-        rule = walk.rule_for(error)
-        walk.failed(error, rule, now)
-        if walk.is_over:
-            self._tell(track)
-            return
-        if self._gate.down_since is not None:
-            walk.next_poll = now  # queue for the probe: in an outage the gate does the backing off
-            return
-        patience = self._pace.patience(rule, had_response=self._had_response)
-        for waiter in walk.given_up(list(track.waiters), patience, now):
-            self._refuse(track, waiter, error)
+        lifecycle = subscription.lifecycle
+        lifecycle.on_fault(fault, now)
+        if lifecycle.is_over:
+            self._finish(subscription)
+        elif self._throttle.down_since is not None:
+            lifecycle.next_request = now  # queue for the probe: in an outage the throttle does the backing off
+        elif isinstance(lifecycle, TaskState):
+            patience = self._health.patience_for(fault)
+            for waiter in lifecycle.out_of_patience(list(subscription.waiters), patience, now):
+                subscription.refuse(waiter, fault.error)
 
-    def _hold(self, track: Track[Any], error: APIStatusError, now: float) -> None:
-        pause = pause_of(error)
-        was_paused = self._gate.paused_for(now)
-        obeyed = min(pause, self._pace.retry.max_retry_after)
-        self._gate.pause(now + obeyed)
-        if not was_paused:
-            self.tally.paused(pause, obeyed)
-        for waiter in [waiter for waiter in track.waiters if waiter.deadline < now + pause]:
-            self._refuse(track, waiter, error)
-        if obeyed > was_paused:
-            self._pause_fault = error
+    def _pause(self, subscription: Subscription[Any], fault: Fault, now: float) -> None:
+        """The service asks to be left alone: no request of this client until then."""
+        paused_for = self._throttle.paused_for(now)
+        obeyed = min(fault.pause, self._policy.retry.max_retry_after)
+        self._throttle.pause(now + obeyed)
+        if not paused_for:
+            self.telemetry.paused(fault.pause, obeyed)
+        for waiter in subscription.due_before(now + fault.pause):
+            subscription.refuse(waiter, fault.error)
+        if obeyed > paused_for:
+            self._health.paused_by(fault)
             self._attend_queued(now)
 
 
-def _is_read(track: Track[Any]) -> bool:
-    return track.walk.is_read
-
-
-def _probe() -> bytes:
-    return f'{{"id": "{PROBE_ID}"}}'.encode()
+def _is_idempotent(subscription: Subscription[Any]) -> bool:
+    return subscription.lifecycle.is_idempotent

@@ -1,6 +1,6 @@
-"""When to look at which track again: one heap and one timer of the event loop for all (a timer each is dear).
+"""When to look at which subscription again: one heap and one timer of the event loop for all (a timer each is dear).
 
-Used by `poller` alone, which says what there is to look at.
+Used by `poller` alone.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from distribute_async._engine.subscription import Entry, Track
+from typing import Any, Generic, Protocol, TypeVar
 
 #: The heap is rid of entries that count no longer once they are this many more than an eighth of all.
 FEW = 64
 
 
-class Schedule:
-    """The next look at each track of one client. Times are the event loop's, in seconds."""
+class Entry(list[Any]):
+    """[when, order, item] in the heap; the item is None once the entry no longer counts. (Lists are compared in C.)"""
+
+    __slots__ = ()
+
+
+class Scheduled(Protocol):
+    """What has a place in a schedule."""
+
+    entry: Entry | None
+
+
+S = TypeVar("S", bound=Scheduled)
+
+
+class Schedule(Generic[S]):
+    """The next event of each subscription of one client. Times are the event loop's, in seconds."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -29,55 +42,60 @@ class Schedule:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # uvloop's timers don't tell it where that time has come already
 
-    def put(self, track: Track[Any], when: float) -> None:
-        """Look at it then, and no longer when it was planned before; never, where `when` is infinite."""
-        if track.entry is not None and track.entry[0] == when:
+    def put(self, item: S, when: float) -> None:
+        """Plan its next event, in the place of the one planned before; none, where `when` is infinite."""
+        if item.entry is not None and item.entry[0] == when:
             return
-        self.remove(track)
+        self.remove(item)
         if when < math.inf:
-            track.entry = Entry((when, next(self._order), track))
-            heapq.heappush(self._heap, track.entry)
+            item.entry = Entry((when, next(self._order), item))
+            heapq.heappush(self._heap, item.entry)
 
-    def remove(self, track: Track[Any]) -> None:
-        """Plan no look at it."""
-        if track.entry is None:
+    def remove(self, item: S) -> None:
+        """Plan no event for it."""
+        if item.entry is None:
             return
-        if self._heap[-1] is track.entry:  # as one that was put a moment ago mostly is
+        if self._heap[-1] is item.entry:  # as one that was put a moment ago usually is
             self._heap.pop()
         else:
-            track.entry[2] = None
+            item.entry[2] = None
             self._dead += 1
-        track.entry = None
+        item.entry = None
 
-    def due(self, now: float) -> Iterator[Track[Any]]:
-        """For the look that the timer is set for: the tracks whose time has come, each taken out as it is given."""
+    def due(self, now: float) -> Iterator[S]:
+        """For the callback of the timer: the items whose time has come, each taken out as it is yielded."""
         self._timer = None
         while self._heap and self._heap[0][0] <= now:
-            track = heapq.heappop(self._heap)[2]
-            if track is None:
+            item = heapq.heappop(self._heap)[2]
+            if item is None:
                 self._dead -= 1
             else:
-                track.entry = None
-                yield track
+                item.entry = None
+                yield item
 
-    def arm(self, look: Callable[[], None], latest: float) -> None:
-        """Have `look` called when the first track's time comes, or at `latest` if that is earlier; or a little before.
+    def arm(self, wake_up: Callable[[], None], latest: float) -> None:
+        """Have `wake_up` called when the first item's time comes, or at `latest` if that is earlier; perhaps too early.
 
-        It is not kept but in the timer: a poller that nobody knows any longer goes at once.
+        Only the timer keeps it, so that a poller that nobody refers to any longer is freed at once.
         """
         self._tidy()
         when = min(latest, self._heap[0][0] if self._heap else math.inf)
-        # A timer that comes too early only looks and sets the next one: cheaper than to replace it each time.
+        # A timer that rings too early sets the next one: cheaper than to replace it each time.
         if when < math.inf and (self._timer is None or when < self._timer_at):
             self.disarm()
             self._timer_at = when
-            self._timer = self._loop.call_at(when, look)
+            self._timer = self._loop.call_at(when, wake_up)
 
     def disarm(self) -> None:
-        """No look until `arm` is called again."""
+        """No call until `arm` is called again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def diagnostics(self) -> dict[str, int]:
+        """How many events are planned, and whether the timer is set."""
+        planned = sum(entry[2] is not None for entry in self._heap)
+        return {"planned": planned, "timer": int(self._timer is not None)}
 
     def _tidy(self) -> None:
         if self._dead > FEW + len(self._heap) // 8:

@@ -32,7 +32,7 @@ from distribute_async._wire.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._wire.models import R, Wire
+from distribute_async._wire.models import Wire
 from distribute_async._wire.status import TaskStatus
 
 #: Nesting that is still decoded. The specification needs 7; deeper values would break a caller's recursion.
@@ -64,8 +64,8 @@ W = TypeVar("W", bound=Wire)
 
 
 def decode(
-    status_code: int, headers: Mapping[str, str], body: bytes, result_type: type[R], *, is_local: bool = False
-) -> R | DistributeError:
+    status_code: int, headers: Mapping[str, str], body: bytes, result_type: type[W], *, is_local: bool = False
+) -> W | DistributeError:
     """What an answer means: a `result_type` for a sound 200, else the error to act on (returned, not raised).
 
     `is_local`: it is of a service on this machine.

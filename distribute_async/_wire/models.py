@@ -175,20 +175,10 @@ class ChatResult(TaskResult):
 
 
 @frozen(kw_only=True)
-class Created(TaskResult):
-    """The answer to a create call: the id alone. It has a status only so that the walk of a submission is a walk."""
+class Created(Wire):
+    """The response to a create call: the id of the new task. Fields that a service may add are kept in `extra`."""
 
     id: str
-    # Documented is the id alone: whatever else a service may add must not cost it.
-    status: TaskStatus = field(default=TaskStatus.CREATED, init=False)
-    created: float | str = field(default=0.0, init=False)
-    model: str = field(default="", init=False)
-    finished: float | str | None = field(default=None, init=False)
-
-    @property
-    def has_output(self) -> bool:
-        """Not yet."""
-        return False
 
 
 R = TypeVar("R", bound=TaskResult)

@@ -32,7 +32,7 @@ from tests.fuzz.oracle import JSON_PATHS, JsonPath, reading_json_with
 from tests.misbehaving import Behaviour, MisbehavingServer
 
 #: Requests of a wait to a service that gives nothing else, by what the fault table says; backing off goes on.
-ANSWERS = {Action.END: {1}, Action.STRIKE: {3}, Action.BACK_OFF: {6, 7, 8}}
+ANSWERS = {Action.END: {1}, Action.MALFORMED: {3}, Action.BACK_OFF: {6, 7, 8}}
 
 
 @pytest.fixture(params=JSON_PATHS)

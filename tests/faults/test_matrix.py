@@ -39,7 +39,7 @@ def test_every_action_is_used() -> None:
 
 
 @pytest.mark.looptime
-@cases(Action.BACK_OFF, Action.CONNECT, Action.HOLD, Action.GRACE, Action.STRIKE)
+@cases(Action.BACK_OFF, Action.CONNECT, Action.HOLD, Action.GRACE, Action.MALFORMED)
 async def test_a_transient_fault_is_outlived(case: Case, stage: Stage) -> None:
     """Two such faults in a row end no wait: it backs off, asks again, and gets the result."""
     began = now()
@@ -93,7 +93,7 @@ async def test_a_fault_for_good_ends_the_wait_at_once(case: Case, stage: Stage) 
 
 
 @pytest.mark.looptime
-@cases(Action.STRIKE)
+@cases(Action.MALFORMED)
 async def test_three_broken_answers_end_the_wait(case: Case, stage: Stage) -> None:
     """Three answers in a row that the API can't mean are an API that changed: the wait ends with the third."""
     async with stage(case, None) as scene:

@@ -21,7 +21,7 @@ from distribute_async import (
     DistributeError,
     TaskStatus,
 )
-from distribute_async._policy.faults import Action, Evidence, rule_for
+from distribute_async._policy.faults import Action, HealthSignal, rule_for
 from distribute_async._wire.models import Created
 from tests.machine.endings import LATE, Life, Reader
 from tests.machine.record import EPS, Outage, Pause, Poll, Spans, pause_in, polls_of
@@ -48,7 +48,7 @@ class _Judge:
         self.orders = [post.order for post in run.posts]
         self.starts = [post.start for post in run.posts]
         self.ends = sorted(math.inf if post.end is None else post.end for post in run.posts)
-        self.ups = sorted(poll.end for poll in self.all_polls if poll.evidence is Evidence.UP)
+        self.ups = sorted(poll.end for poll in self.all_polls if poll.evidence is HealthSignal.UP)
         self.steps: dict[TrackLog, list[Step]] = {log: [] for log in self.logs}
         self.watches: dict[WatchLog, list[Step]] = {}
         for step in run.steps:
@@ -92,13 +92,13 @@ class _Judge:
         failures, failing, since = 0, set[str](), 0.0
         outage: Outage | None = None
         for poll in self.concluded:
-            if poll.evidence is Evidence.UP:
+            if poll.evidence is HealthSignal.UP:
                 if outage is not None:
                     outage.until, outage.until_order = poll.end, poll.end_order
                     yield outage
                 failures, outage = 0, None
                 failing.clear()
-            elif poll.evidence is Evidence.DOWN:
+            elif poll.evidence is HealthSignal.DOWN:
                 assert isinstance(poll.outcome, DistributeError)
                 since = poll.end if failures == 0 else since
                 failures += 1
@@ -146,7 +146,9 @@ class _Judge:
 
     def signs_of(self, outage: Outage) -> list[tuple[Poll, float]]:
         """The signs of an outage from when it may be known on, each with the time of the next one, or of the end."""
-        downs = [poll for poll in self.concluded if poll.evidence is Evidence.DOWN and poll.end <= outage.until + EPS]
+        downs = [
+            poll for poll in self.concluded if poll.evidence is HealthSignal.DOWN and poll.end <= outage.until + EPS
+        ]
         known = [poll for poll in downs if poll.end_order >= outage.maybe_order]
         ends = [*(poll.end for poll in known[1:]), outage.until]
         return list(zip(known, ends, strict=True))
@@ -321,7 +323,7 @@ class _Judge:
         return {
             poll.log
             for poll in self.all_polls
-            if poll.evidence is Evidence.DOWN and outage.surely + EPS < poll.end < since
+            if poll.evidence is HealthSignal.DOWN and outage.surely + EPS < poll.end < since
             if any(start < since and end > until + EPS for start, end in self.waits[poll.log].spans)
             if self.lives[poll.log].goes_on(until + EPS)
         }

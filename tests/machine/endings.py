@@ -244,7 +244,7 @@ class Life:
         state = _State(
             state.failures + 1,
             missing,
-            state.strikes + 1 if action is Action.STRIKE else 0,
+            state.strikes + 1 if action is Action.MALFORMED else 0,
             fault,
         )
         if self.log.single:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from attrs import define, field
 
 from distribute_async import APIStatusError, ChatResult, DistributeError
-from distribute_async._policy.faults import Evidence, pause_of, rule_for
+from distribute_async._policy.faults import HealthSignal, pause_of, rule_for
 from distribute_async._wire.models import Created
 from tests.machine.plan import PROBE_ID
 from tests.machine.recorder import TrackLog
@@ -37,11 +37,11 @@ class Poll:
         return PROBE_ID if self.stands_in else self.log.task_id
 
     @property
-    def evidence(self) -> Evidence:
+    def evidence(self) -> HealthSignal:
         """What it says about the service."""
         if self.outcome is None:
-            return Evidence.CUT
-        return rule_for(self.outcome).evidence if isinstance(self.outcome, DistributeError) else Evidence.UP
+            return HealthSignal.CUT
+        return rule_for(self.outcome).signal if isinstance(self.outcome, DistributeError) else HealthSignal.UP
 
 
 @define(eq=False)

@@ -1,29 +1,24 @@
 """Writes down what happens in a run. Used by `run`, and what it wrote by the judges.
 
-A few seams of the library are listened to, and nothing about them is changed: which track a wait follows
-(`Poller.track`, `Poller.creation`), when it is polled (`Poller._poll`), what is exchanged (`Session.post`, the lowest
-layer; a simulated service may stand in its place), and what never came so far (`Poller._finish`).
+It is the `Listener` of `tests.seams`: it hears what is followed and what each exchange comes to, and carries the
+requests, over sockets or to a simulated service.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from typing import Any
-from unittest import mock
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
 from distribute_async import APIConnectionError, ChatResult, DistributeError, TaskStatus, Watch
-from distribute_async._engine.http import Answer, Session
-from distribute_async._engine.kinds import Endpoint
 from distribute_async._engine.poller import Poller
-from distribute_async._engine.subscription import Exchange, Track
+from distribute_async._engine.subscription import Exchange, Subscription
 from distribute_async._wire.codec import decode
 from distribute_async._wire.models import Created
+from tests import seams
 from tests.machine.plan import PROBE_ID, Plan
 from tests.machine.service import Service
 from tests.waiting import now
@@ -71,10 +66,6 @@ class TrackLog:
     created: float
     creates: bool = False
     posts: list[Post] = field(factory=list)
-    #: How often it was asked for.
-    polls: int = 0
-    #: The one of these that the newest post belongs to.
-    posted: int = 0
 
 
 @define(eq=False)
@@ -121,121 +112,98 @@ class Run:
 
 
 class Recorder:
-    """Listens at the three seams."""
+    """Writes down what a run's client follows and exchanges."""
 
     def __init__(self, run: Run, service: Service | None) -> None:
         self._run = run
         self._service = service
-        self._tracks: WeakKeyDictionary[Track[Any], TrackLog] = WeakKeyDictionary()
+        self._logs: WeakKeyDictionary[Subscription[Any], TrackLog] = WeakKeyDictionary()
         self._followed: WeakKeyDictionary[asyncio.Task[Any], dict[str, TrackLog]] = WeakKeyDictionary()
         self._order = 0
-        self._creations = 0
+        self._submissions = 0
         #: The exchanges under way that came so far as to send something.
-        self._heard: set[Exchange[Any]] = set()
+        self._carried: set[Exchange] = set()
         self.poller: Poller | None = None
 
     def log_of(self, watch: Watch[Any] | None, task_id: str) -> TrackLog | None:
-        """The track that a watch follows; without one, the last of this id that the running asyncio task followed."""
+        """What a watch follows; without one, the last of this id that the running asyncio task followed."""
         if watch is not None:
-            return None if watch._track is None else self._tracks[watch._track]
+            subscription = seams.subscription_of(watch)
+            return None if subscription is None else self._logs[subscription]
         task = asyncio.current_task()
         return None if task is None else self._followed.get(task, {}).get(task_id.lower())
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """As long as the context lasts."""
-        track, creation, poll, finish = Poller.track, Poller.creation, Poller._poll, Poller._finish
-        post = Session.post
-
-        def heard_track(poller: Poller, endpoint: Endpoint[Any], task_id: str, *, single: bool = False) -> Track[Any]:
-            followed = track(poller, endpoint, task_id, single=single)
-            self._follow(poller, followed, TrackLog(task_id.lower(), single, now()))
-            return followed
-
-        def heard_creation(poller: Poller, endpoint: Endpoint[Created], body: bytes) -> Track[Created]:
-            followed = creation(poller, endpoint, body)
-            self._creations += 1
-            self._follow(poller, followed, TrackLog(f"creation {self._creations}", True, now(), creates=True), "")
-            return followed
-
-        def heard_poll(poller: Poller, exchange: Exchange[Any]) -> Any:
-            self._tracks[exchange.track].polls += 1
-            return poll(poller, exchange)
-
-        def heard_finish(poller: Poller, exchange: Exchange[Any], heard: Any, worker: Any = None) -> None:
-            if isinstance(heard, DistributeError) and exchange not in self._heard:
-                # Something else cancelled the asyncio task before its first step.
-                log = self._tracks[exchange.track]
-                log.polls += 1
-                entry = self._new_post(log, exchange)
-                self._end(entry, heard)
-            self._heard.discard(exchange)
-            finish(poller, exchange, heard, worker)
-
-        async def heard_post(
-            session: Session, path: str, content: bytes, extra: Any, may_send: Callable[[], bool]
-        ) -> Answer | DistributeError:
-            entry, exchange = self._entry()
-
-            def heard_may_send() -> bool:
-                may = may_send()
-                entry.sent = now() if may else None
-                return may
-
-            try:
-                if self._service is None:
-                    heard = await post(session, path, content, extra, heard_may_send)
-                else:
-                    heard = await self._service.post(content, heard_may_send)
-            except asyncio.CancelledError:
-                self._end(entry, exchange.fault if exchange.is_cut else APIConnectionError(_CANCELLED, "cancelled"))
-                raise
-            except RuntimeError:  # scripted: a mistake in this library
-                self._end(entry, APIConnectionError("the exchange broke with RuntimeError", "unexpected"))
-                raise
-            self._end(entry, heard)
-            return heard
-
-        with (
-            mock.patch.object(Poller, "track", heard_track),
-            mock.patch.object(Poller, "creation", heard_creation),
-            mock.patch.object(Poller, "_poll", heard_poll),
-            mock.patch.object(Poller, "_finish", heard_finish),
-            mock.patch.object(Session, "post", heard_post),
-        ):
-            yield
-
-    def _follow(self, poller: Poller, track: Track[Any], log: TrackLog, key: str | None = None) -> None:
+    def subscribed(self, poller: Poller, subscription: Subscription[Any]) -> None:
+        """Somebody is about to wait on this."""
         self.poller = poller
+        lifecycle, key = subscription.lifecycle, None
+        if lifecycle.is_idempotent:
+            log = TrackLog(str(lifecycle.task_id).lower(), lifecycle.is_call, now())
+        else:
+            self._submissions += 1
+            log, key = TrackLog(f"creation {self._submissions}", True, now(), creates=True), ""
         task = asyncio.current_task()
         assert task is not None
-        log = self._tracks.setdefault(track, log)
+        log = self._logs.setdefault(subscription, log)
         self._followed.setdefault(task, {})[log.task_id if key is None else key] = log
 
-    def _entry(self) -> tuple[Post, Exchange[Any]]:
-        task = asyncio.current_task()
-        assert task is not None
-        assert self.poller is not None
-        exchange = self.poller._workers[task]
-        return self._new_post(self._tracks[exchange.track], exchange), exchange
+    def replied(self, exchange: Exchange, error: DistributeError | None) -> None:
+        """An exchange has ended; one whose asyncio task something else cancelled before its first step sent nothing."""
+        if error is not None and exchange not in self._carried:
+            self._end(self._new_post(exchange), error)
+        self._carried.discard(exchange)
 
-    def _new_post(self, log: TrackLog, exchange: Exchange[Any]) -> Post:
-        self._heard.add(exchange)
-        again, log.posted = log.posted == log.polls, log.polls
+    async def carry(
+        self, exchange: Exchange, send: seams.Send, content: bytes, may_send: seams.MaySend
+    ) -> seams.ResponseOrError:
+        """Carry a request, and write down when it left and what it came to."""
+        post = self._new_post(exchange)
+
+        def noted_may_send() -> bool:
+            may = may_send()
+            post.sent = now() if may else None
+            return may
+
+        try:
+            if self._service is None:
+                heard = await send(noted_may_send)
+            else:
+                heard = await self._service.post(content, noted_may_send)
+        except asyncio.CancelledError:
+            self._end(post, _error_of_cut(exchange))
+            raise
+        except RuntimeError:  # scripted: a mistake in this library
+            self._end(post, APIConnectionError("the exchange broke with RuntimeError", "unexpected"))
+            raise
+        self._end(post, heard)
+        return heard
+
+    def _new_post(self, exchange: Exchange) -> Post:
+        log = self._logs[exchange.subscription]
+        again = exchange in self._carried
+        self._carried.add(exchange)
         self._order += 1
         post = Post(log, now(), self._order, again, stands_in=exchange.stands_in)
         log.posts.append(post)
         self._run.posts.append(post)
         return post
 
-    def _end(self, entry: Post, heard: Answer | DistributeError | None) -> None:
+    def _end(self, post: Post, heard: seams.ResponseOrError | None) -> None:
         self._order += 1
-        entry.end, entry.end_order = now(), self._order
-        if not isinstance(heard, Answer):
-            entry.outcome = heard
-        elif entry.stands_in and heard.status_code == 200:
-            entry.outcome = Created(id=PROBE_ID)
-        elif entry.log.creates:
-            entry.outcome = decode(heard.status_code, heard.headers, heard.body, Created)
+        post.end, post.end_order = now(), self._order
+        if heard is None or isinstance(heard, DistributeError):
+            post.outcome = heard
+        elif post.stands_in:
+            post.outcome = Created(id=PROBE_ID)
         else:
-            entry.outcome = decode(heard.status_code, heard.headers, heard.body, ChatResult)
+            decoded: Any = decode(
+                heard.status_code, heard.headers, heard.body, Created if post.log.creates else ChatResult
+            )
+            post.outcome = decoded
+
+
+def _error_of_cut(exchange: Exchange) -> DistributeError | None:
+    """What an exchange that was cancelled comes to; None where nobody waited for it any longer."""
+    if not exchange.is_cut:
+        return APIConnectionError(_CANCELLED, "cancelled")
+    return None if exchange.cut_fault is None else exchange.cut_fault.error

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import random
 import signal
 import traceback
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any, cast
@@ -28,12 +26,12 @@ from distribute_async import (
     Transition,
     Watch,
 )
-from distribute_async._api import shared as shared_module
+from tests import seams
 from tests.machine.plan import MANY, Actor, Plan
 from tests.machine.recorder import Quiet, Recorder, Run, Step, WatchLog
 from tests.machine.service import Service
 from tests.misbehaving import MisbehavingServer
-from tests.waiting import KEY, connector_of, now, tasks, timers
+from tests.waiting import KEY, now, tasks, timers
 
 #: Virtual seconds after which those who still wait are cancelled.
 HORIZON = 400.0
@@ -155,12 +153,11 @@ class _Stage:
             if on_sockets:
                 self._server = await stack.enter_async_context(MisbehavingServer(service.behaviour()))
                 url = self._server.url
-            stack.enter_context(self._recorder.listening())
+            stack.enter_context(seams.listening(self._recorder))
             stack.enter_context(mock.patch.dict(os.environ, _environment(url)))
             if self._plan.module:
                 # Whoever keeps a watch keeps the client, and what that knows of an outage; else it goes with its waits.
-                shared = shared_module._SharedClient()
-                shared_module._clients[asyncio.get_running_loop()] = weakref.ref(shared)
+                self._kept_poller = seams.shared_poller()
             else:
                 self._client = await stack.enter_async_context(_client(self._plan, url))
             await self._all_wait()
@@ -415,22 +412,10 @@ class _Stage:
         left: dict[str, Any] = {"asyncio tasks": tasks(), "timers": timers()}
         poller = self._recorder.poller
         if poller is not None:
-            if any(poller._known.values()):
-                gc.collect()
-            left |= {
-                "active tracks": set(poller._active),
-                "tracks at the gate": set(poller._ready),
-                "known tracks": [track for known in poller._known.values() for track in known.values()],
-                "looks planned": [entry for entry in poller._schedule._heap if entry[2] is not None],
-                "the timer": poller._schedule._timer,
-                "exchanges in the gate": poller._gate._running,
-            }
-            own = poller._session._own
-            if own is not None:
-                left["connections in use"] = len(connector_of(own)._acquired)
-                left["the module's session"] = self._plan.module
+            left |= seams.leftovers(poller)
+            left["the module's session"] = self._plan.module and seams.has_open_session(poller)
         self._run.complaints += [f"left after the last wait: {what}: {it}" for what, it in left.items() if it]
-        self._run.texts.append(f"{self._client!r} {poller!r} {poller and poller._session!r}")
+        self._run.texts.append(f"{self._client!r} {poller!r} {poller and vars(poller)!r}")
 
 
 def _environment(url: str) -> dict[str, str]:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from distribute_async import APIConnectionError, APIResponseValidationError, DistributeError
-from distribute_async._engine.http import Answer
+from distribute_async import APIConnectionError, APIResponseValidationError
 from tests import misbehaving as bad
+from tests import seams
 from tests.machine.plan import PROBE_ID, Plan
 from tests.misbehaving import Behaviour
 from tests.waiting import KEY
@@ -105,8 +105,8 @@ class Service:
 
     # Simulated.
 
-    async def post(self, content: bytes, may_send: Callable[[], bool]) -> Answer | DistributeError:
-        """One exchange, as `Session.post` would have it."""
+    async def post(self, content: bytes, may_send: Callable[[], bool]) -> seams.ResponseOrError:
+        """One exchange, as a socket would bring it."""
         loop = asyncio.get_running_loop()
         asked = Asked(self._plan, content)
         delay, fault = self.meet(asked, loop.time())
@@ -130,7 +130,7 @@ class Service:
         if answer is None:
             reason = {"cut": "disconnected", "garbage": "protocol"}.get(fault, fault)
             return APIConnectionError("the exchange failed", reason)
-        return Answer(*answer)
+        return seams.response(*answer)
 
     # On a socket.
 
