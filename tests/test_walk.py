@@ -27,7 +27,7 @@ from distribute_async import (
     Transition,
     WaitTimeoutError,
 )
-from distribute_async._policy.adaptive import Learning
+from distribute_async._policy.adaptive import PacingMemory
 from distribute_async._policy.faults import rule_for
 from distribute_async._policy.pacing import Steps, retry_steps
 from distribute_async._policy.task_state import Creation, Pace, Patience, Walk
@@ -42,7 +42,7 @@ def half(span: float) -> float:
 def new_walk(*, single: bool = False, retry: Retry | None = None) -> Walk[ChatResult]:
     retry = retry or Retry()
     pacing = Pacing(jitter=half)
-    return Walk("task", Pace(pacing, retry, retry_steps(retry), Learning(pacing)), 0.0, single=single)
+    return Walk("task", Pace(pacing, retry, retry_steps(retry), PacingMemory(pacing)), 0.0, single=single)
 
 
 def answer(status: str, *, finished: float | None = None) -> ChatResult:
@@ -482,7 +482,7 @@ def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: 
 def test_a_walk_is_paced_by_what_was_learned() -> None:
     """With a course the polls come where tasks of this kind end, and each walk teaches the next one."""
     pacing = Pacing.learned(10, jitter=half)
-    pace = Pace(pacing, Retry(), retry_steps(Retry()), Learning(pacing))
+    pace = Pace(pacing, Retry(), retry_steps(Retry()), PacingMemory(pacing))
 
     def polls(kind: str, end: float) -> list[float]:
         walk: Walk[ChatResult] = Walk("task", pace, 100.0, course=pace.course(kind, 100.0))
@@ -499,7 +499,7 @@ def test_a_walk_is_paced_by_what_was_learned() -> None:
         [time for time in plain if 19 < time < 21]
     )
     assert polls("images", 20.0) == plain
-    assert Pace(Pacing(), Retry(), retry_steps(Retry()), Learning(Pacing())).course("chat", 0.0) is None
+    assert Pace(Pacing(), Retry(), retry_steps(Retry()), PacingMemory(Pacing())).course("chat", 0.0) is None
 
 
 # The creation of a task.

@@ -21,7 +21,7 @@ from distribute_async._engine.kinds import CHAT, IMAGES, KINDS, SPEECH, Endpoint
 from distribute_async._engine.observer import Observer, Stats, Telemetry
 from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Track, closed
-from distribute_async._policy.adaptive import LearnedPacing, Learning
+from distribute_async._policy.adaptive import LearnedPacing, PacingMemory
 from distribute_async._policy.pacing import Pacing, retry_steps
 from distribute_async._policy.settings import DEFAULT_TIMEOUT, Limits, Retry
 from distribute_async._policy.task_state import Pace
@@ -245,7 +245,7 @@ class DistributeClient:
         self._telemetry = None if observer is None else Telemetry(observer, self._url.host or "", self._url.port or 0)
         retry = retry or Retry()
         pacing = pacing or Pacing()
-        self._pace = Pace(pacing, retry, retry_steps(retry), Learning(pacing))
+        self._pace = Pace(pacing, retry, retry_steps(retry), PacingMemory(pacing))
         self._poller: Poller | None = None
 
     def __repr__(self) -> str:

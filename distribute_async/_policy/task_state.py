@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from distribute_async._policy.adaptive import Course, Learning
+from distribute_async._policy.adaptive import AdaptivePacer, PacingMemory
 from distribute_async._policy.faults import Action, Rule, creation_rule_for, has_surely_done_nothing, pause_of, rule_for
 from distribute_async._policy.pacing import Pacing, Steps
 from distribute_async._policy.settings import Retry
@@ -66,7 +66,7 @@ class Pace:
     pacing: Pacing
     retry: Retry
     retry_steps: Steps
-    learning: Learning
+    learning: PacingMemory
 
     def patience(self, rule: Rule, *, had_response: bool) -> Patience:
         """For a fault of a client that has had some response of the service before, or none yet."""
@@ -74,9 +74,9 @@ class Pace:
             return Patience(self.retry.first_contact, self.retry.attempts)
         return Patience(self.retry.max_outage, LEAST_FAILURES)
 
-    def course(self, kind: str, now: float) -> Course | None:
+    def course(self, kind: str, now: float) -> AdaptivePacer | None:
         """What paces the polls of a task by what was learned of its kind; None for plain backoff."""
-        return None if self.pacing.polls_per_task is None else Course(self.learning, kind, now)
+        return None if self.pacing.polls_per_task is None else AdaptivePacer(self.learning, kind, now)
 
 
 class Trouble:
@@ -129,7 +129,7 @@ class Walk(Generic[R]):
     is_read = True
 
     def __init__(
-        self, task_id: str, pace: Pace, now: float, *, single: bool = False, course: Course | None = None
+        self, task_id: str, pace: Pace, now: float, *, single: bool = False, course: AdaptivePacer | None = None
     ) -> None:
         self.task_id = task_id
         self.pace = pace
