@@ -24,7 +24,14 @@ from distribute_async import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._wire.codec import MOST_SHARED, SHORT, decode, retry_after, shared_text, status_error_type
+from distribute_async._wire.codec import (
+    MAX_INTERNED,
+    MAX_INTERNED_LENGTH,
+    decode,
+    interned,
+    retry_after,
+    status_error_type,
+)
 from distribute_async._wire.errors import DistributeError
 from tests.fuzz import bodies as made
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, heard, reading_json_with
@@ -364,12 +371,12 @@ secrets = st.recursive(
 )
 
 
-def told(body: Any) -> Any:
+def with_canaries(body: Any) -> Any:
     """An answer with a canary in place of each text and each number."""
     if isinstance(body, dict):
-        return {**{name: told(value) for name, value in body.items()}, CANARY: CANARY}
+        return {**{name: with_canaries(value) for name, value in body.items()}, CANARY: CANARY}
     if isinstance(body, list):
-        return [told(value) for value in body]
+        return [with_canaries(value) for value in body]
     return CANARY if isinstance(body, str) else CANARY_NUMBER
 
 
@@ -380,7 +387,7 @@ def test_an_error_holds_no_value_of_the_body(
     place: tuple[made.Step, ...], value: object, cut: int | None, code: int
 ) -> None:
     """However an answer is wrong, nothing that stood in it is in the error's text, repr or arguments."""
-    body = json.dumps(made.replaced(told(made.example()), place, value)).encode()
+    body = json.dumps(made.replaced(with_canaries(made.example()), place, value)).encode()
     error = heard(code, {}, body if cut is None else body[: len(body) - cut])
     if isinstance(error, DistributeError):
         for text in (str(error), repr(error), repr(error.args), repr(vars(error))):
@@ -411,8 +418,8 @@ def test_no_text_of_an_answer_is_kept_for_ever(json_path: JsonPath) -> None:
         assert sys.intern(fresh) is fresh, f"{text} was in Python's table of names"
     for n in range(1, 3_000):
         result_of(answer_of(n))
-    assert shared_text.cache_info().currsize == shared_text.cache_info().maxsize == MOST_SHARED <= 1_000
-    assert MOST_SHARED * SHORT <= 1 << 16
+    assert interned.cache_info().currsize == interned.cache_info().maxsize == MAX_INTERNED <= 1_000
+    assert MAX_INTERNED * MAX_INTERNED_LENGTH <= 1 << 16
 
 
 def all_texts(value: Any) -> list[str]:

@@ -267,7 +267,7 @@ class Watch(Generic[R]):
 
     def _told(self, error: DistributeError) -> DistributeError:
         if self._poller is None or self._track is None:
-            return error.told(task_id=self._task_id, last_status=None, attempts=0, elapsed=0.0)
+            return error.with_context(task_id=self._task_id, last_status=None, attempts=0, elapsed=0.0)
         return self._track.told(error, self._task_id, self._poller.time() - self._started)
 
 

@@ -35,7 +35,7 @@ def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
     """
     text = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE, DEFAULT_BASE_URL)
     # The text itself is not repeated in these errors: it may hold a password.
-    url = _url(text)
+    url = _parsed(text)
     if url is None:
         raise ConfigurationError("base_url is not a URL, or has a host or port that can't be")
     host = url.host
@@ -52,7 +52,7 @@ def service_url(base_url: str | None, *, allow_insecure: bool) -> URL:
     return url
 
 
-def _url(text: Any) -> URL | None:
+def _parsed(text: Any) -> URL | None:
     """The URL in a text; None where there is none, or one whose host or port can't be. Raises nothing: it has no say in
     what else may be in it, such as a password."""
     try:
@@ -74,19 +74,19 @@ def checked_proxy(proxy: Secret | None) -> Secret | None:
 
 
 def _is_proxy(text: str) -> bool:
-    url = _url(text)
+    url = _parsed(text)
     if url is None or url.scheme not in {"http", "https"} or not url.host:
         return False
     if url.path not in {"", "/"} or url.query_string or url.fragment:
         return False
     try:
-        _credentials(url)
+        _basic_credentials(url)
     except ValueError:
         return False
     return ":" not in (url.user or "")
 
 
-def _credentials(url: URL) -> bytes:
+def _basic_credentials(url: URL) -> bytes:
     return f"{url.user or ''}:{url.password or ''}".encode("latin-1")  # as aiohttp sends them
 
 
@@ -95,4 +95,4 @@ def proxy_secrets(proxy: Secret | None) -> tuple[Secret, ...]:
     url = None if proxy is None else URL(proxy)
     if url is None or not url.password:
         return ()
-    return Secret(url.password), Secret(b64encode(_credentials(url)).decode())
+    return Secret(url.password), Secret(b64encode(_basic_credentials(url)).decode())

@@ -77,7 +77,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             )
         if not (isinstance(value, str) and _is_sendable(value)):
             raise ConfigurationError("headers must be visible ASCII text, names and values")
-        if name.lower() in _OURS or name.lower().startswith("proxy-"):
+        if name.lower() in _RESERVED_HEADERS or name.lower().startswith("proxy-"):
             raise ConfigurationError(f"headers must not set {name.lower()}: the client does (the key goes in api_key=)")
     return dict(headers)
 
@@ -85,7 +85,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 #: A name of a header or a scheme (RFC 9110 §5.6.2): with anything else in it, it may be read as another one.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: What tells who asks whom for what, and how a request is framed and the connection used (RFC 9110 §7.6.1, RFC 9112).
-_OURS = {
+_RESERVED_HEADERS = {
     *("authorization", "content-type", "host"),
     *("content-length", "content-encoding", "transfer-encoding", "te", "trailer", "expect"),
     *("connection", "keep-alive", "upgrade"),

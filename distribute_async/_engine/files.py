@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from distribute_async._engine.download import MAX_BYTES, TIMEOUT, Reach, download
+from distribute_async._engine.download import MAX_BYTES, TIMEOUT, AddressPolicy, download
 from distribute_async._wire.models import TaskResult, Wire
 
 
@@ -47,8 +47,8 @@ class File(Wire):
         `APIResponseValidationError` where there is no URL, one that can't be used, or too much of it; and `OSError`
         where it can't be written. Nothing is tried again here: call it again.
         """
-        reach = Reach(this_machine=self.is_local or allow_private, private=allow_private)
-        return await download(self.url, Path(path), max_bytes=max_bytes, timeout=timeout, reach=reach)
+        policy = AddressPolicy(allow_loopback=self.is_local or allow_private, allow_private=allow_private)
+        return await download(self.url, Path(path), max_bytes=max_bytes, timeout=timeout, policy=policy)
 
 
 @frozen(kw_only=True)

@@ -37,9 +37,9 @@ class Kind(Generic[P, R]):
     result: Endpoint[R] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        ask = f"{self.path}/result"
-        object.__setattr__(self, "create", Endpoint(self.name, f"{self.path}/create", Created, ask))
-        object.__setattr__(self, "result", Endpoint(self.name, ask, self.result_type, ask))
+        result_path = f"{self.path}/result"
+        object.__setattr__(self, "create", Endpoint(self.name, f"{self.path}/create", Created, result_path))
+        object.__setattr__(self, "result", Endpoint(self.name, result_path, self.result_type, result_path))
 
 
 CHAT = Kind("chat", "async/chat", ChatRequest, ChatResult)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 #: Seconds until a FIFO that nobody reads, or reads slowly, is tried again.
-_PAUSE = 0.005
+_FIFO_RETRY_INTERVAL = 0.005
 
 
 class DiskError(Exception):
@@ -28,10 +28,10 @@ class DiskError(Exception):
         self.error = error
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """A place that is open for writing. `close` it in any case: what isn't finished by then is gone."""
 
-    async def write(self, piece: bytes) -> None:
+    async def write(self, chunk: bytes) -> None:
         """Append this."""
 
     async def finish(self) -> None:
@@ -41,12 +41,12 @@ class Place(Protocol):
         """Let go of it. Harmless the second time, and once it is finished."""
 
 
-async def opened(path: Path) -> Place:
+async def open_destination(path: Path) -> Destination:
     """The place that a path names, links followed: what is no regular file is never replaced by one."""
-    with _disk():
+    with _disk_errors():
         old = _status(path)
         if old is not None and stat.S_ISFIFO(old.st_mode):
-            return await _Fifo.opened(path)
+            return await _Fifo.open(path)
         return _File(path, old) if old is None or stat.S_ISREG(old.st_mode) else _Device(path)
 
 
@@ -58,7 +58,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 @contextmanager
-def _disk() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -77,23 +77,23 @@ class _File:
         self._file = os.fdopen(os.open(self._part, flags, 0o666 if old is None else 0o600), "wb")
         if old is not None:
             try:
-                self._resemble(old)
+                self._copy_owner_and_mode(old)
             except BaseException:
                 self.close()
                 raise
 
-    def _resemble(self, old: os.stat_result) -> None:
+    def _copy_owner_and_mode(self, old: os.stat_result) -> None:
         with suppress(PermissionError, AttributeError):  # another's file; Windows
             os.chown(self._part, old.st_uid, old.st_gid)
         with suppress(PermissionError):
             self._part.chmod(stat.S_IMODE(old.st_mode) & 0o777)  # but for set-user-id: it is another file
 
-    async def write(self, piece: bytes) -> None:
-        with _disk():
-            await asyncio.to_thread(self._file.write, piece)
+    async def write(self, chunk: bytes) -> None:
+        with _disk_errors():
+            await asyncio.to_thread(self._file.write, chunk)
 
     async def finish(self) -> None:
-        with _disk():
+        with _disk_errors():
             await asyncio.to_thread(self._flush)
             self._file.close()
             await asyncio.to_thread(self._part.replace, self._target)
@@ -116,12 +116,12 @@ class _Device:
     def __init__(self, path: Path) -> None:
         self._file = os.fdopen(os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0)), "wb")
 
-    async def write(self, piece: bytes) -> None:
-        with _disk():
-            await asyncio.to_thread(self._file.write, piece)
+    async def write(self, chunk: bytes) -> None:
+        with _disk_errors():
+            await asyncio.to_thread(self._file.write, chunk)
 
     async def finish(self) -> None:
-        with _disk():
+        with _disk_errors():
             await asyncio.to_thread(self._file.flush)
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class _Fifo:
         self._descriptor: int | None = descriptor
 
     @classmethod
-    async def opened(cls, path: Path) -> _Fifo:
+    async def open(cls, path: Path) -> _Fifo:
         """Once somebody reads it."""
         while True:
             try:
@@ -144,16 +144,16 @@ class _Fifo:
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_FIFO_RETRY_INTERVAL)
 
-    async def write(self, piece: bytes) -> None:
-        left = memoryview(piece)
-        with _disk():
+    async def write(self, chunk: bytes) -> None:
+        left = memoryview(chunk)
+        with _disk_errors():
             while left and self._descriptor is not None:
                 try:
                     left = left[os.write(self._descriptor, left) :]
                 except BlockingIOError:
-                    await asyncio.sleep(_PAUSE)
+                    await asyncio.sleep(_FIFO_RETRY_INTERVAL)
 
     async def finish(self) -> None:
         pass

@@ -185,7 +185,7 @@ class Track(Generic[R]):
         """A copy of an error for one wait of so many seconds, which says what was known of the task it gave so."""
         walk = self.walk
         status = walk.status or self.known_status
-        return error.told(task_id=task_id or None, last_status=status, attempts=walk.attempts, elapsed=elapsed)
+        return error.with_context(task_id=task_id or None, last_status=status, attempts=walk.attempts, elapsed=elapsed)
 
 
 def closed() -> ClientClosedError:

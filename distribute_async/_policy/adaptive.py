@@ -15,7 +15,7 @@ from enum import StrEnum
 from attrs import frozen
 
 from distribute_async._policy.hazard import EDGES, HazardEstimate
-from distribute_async._policy.pacing import Pacing, drawn
+from distribute_async._policy.pacing import Pacing, draw
 from distribute_async._wire.models import TaskResult
 from distribute_async._wire.status import TaskStatus
 
@@ -194,7 +194,7 @@ class PacingMemory:
             return plain
         interval = math.pow(plain, 1 - trust) * math.pow(statistics.interval(phase, age, waited), trust)
         interval = min(interval, statistics.longest_interval(phase, waited))
-        return max(self._pacing.floor, interval - drawn(self._pacing.jitter, interval * JITTER_PART))
+        return max(self._pacing.floor, interval - draw(self._pacing.jitter, interval * JITTER_PART))
 
     def report(self) -> tuple[LearnedPacing, ...]:
         """What was learned so far, by kind, model and phase."""

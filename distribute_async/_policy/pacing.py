@@ -11,17 +11,17 @@ import backoff
 from attrs import Attribute, field, frozen
 
 from distribute_async._policy.settings import Retry
-from distribute_async._wire.arguments import growth, is_number, positive, seconds, shown
+from distribute_async._wire.arguments import growth, is_number, positive, seconds, short_repr
 from distribute_async._wire.errors import ConfigurationError
 
 #: Draws a part of a span of seconds at random, evenly; the random part of each wait.
 Jitter = Callable[[float], float]
 
 #: Of one backoff; a growth so slow that it needs more goes to its cap after them.
-MOST_STEPS = 10_000
+MAX_STEPS = 10_000
 
 
-def drawn(jitter: Jitter, span: float) -> float:
+def draw(jitter: Jitter, span: float) -> float:
     """What `jitter` draws of a span, in seconds.
 
     Raises `ConfigurationError` where it fails or gives no number from 0 to the span: a poll planned for NaN would
@@ -32,12 +32,12 @@ def drawn(jitter: Jitter, span: float) -> float:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as bug:  # CancelledError too: nothing can be cancelled within a plain function
-        complaint = f"raised {type(bug).__name__}"
+        problem = f"raised {type(bug).__name__}"
     else:
         if is_number(part) and 0 <= part <= span:
             return part
-        complaint = f"gave {part!r}"
-    raise ConfigurationError(f"Pacing.jitter {complaint}: it must give a number from 0 to the span that it is given")
+        problem = f"gave {part!r}"
+    raise ConfigurationError(f"Pacing.jitter {problem}: it must give a number from 0 to the span that it is given")
 
 
 @frozen
@@ -56,7 +56,7 @@ class Steps:
         below = itertools.takewhile(lambda span: span < cap, waits)
         spans: list[float] = []
         with contextlib.suppress(OverflowError):  # backoff's powers can outgrow a double before the cap is reached
-            spans.extend(itertools.islice(below, MOST_STEPS))
+            spans.extend(itertools.islice(below, MAX_STEPS))
         return cls((*spans, cap))
 
     def wait(self, n: int, jitter: Jitter) -> float:
@@ -66,12 +66,14 @@ class Steps:
         on half of it clients that began together still drift apart.
         """
         span = self.spans[min(n, len(self.spans) - 1)]
-        return span / 2 + drawn(jitter, span / 2)
+        return span / 2 + draw(jitter, span / 2)
 
 
 def _at_least_two(_: object, attribute: Attribute[float | None], value: Any) -> None:
     if value is not None and not (is_number(value) and value >= 2):
-        raise ConfigurationError(f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {shown(value)}")
+        raise ConfigurationError(
+            f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {short_repr(value)}"
+        )
 
 
 @frozen(kw_only=True)

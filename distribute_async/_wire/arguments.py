@@ -24,21 +24,23 @@ class Default(Enum):
 DEFAULT: Final = Default.DEFAULT
 
 
-def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], value: object, want: str) -> None:
-    if not fits:
-        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} must be {want}, not {shown(value)}")
+def _require(is_valid: bool, instance: object, attribute: Attribute[Any], value: object, expected: str) -> None:
+    if not is_valid:
+        raise ConfigurationError(
+            f"{type(instance).__name__}.{attribute.name} must be {expected}, not {short_repr(value)}"
+        )
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value that is refused, for the error that says so: its repr, cut where it is long."""
     try:
         text = repr(value)
     except Exception:  # Python writes no whole number of more than 4,300 digits
         return f"such a {type(value).__name__}"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
 
 
-_LONGEST_SHOWN = 60
+_MAX_REPR = 60
 
 
 def is_number(value: object) -> bool:
@@ -55,7 +57,7 @@ def seconds(default: float) -> Any:
     """A field of seconds (or a factor): a finite number of 0 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_number(value) and value >= 0, instance, attribute, value, "a number of 0 or more")
+        _require(is_number(value) and value >= 0, instance, attribute, value, "a number of 0 or more")
 
     return _field(default=default, validator=check)
 
@@ -64,7 +66,7 @@ def growth(default: float) -> Any:
     """A field for the growth of a backoff: a finite number of 1 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_number(value) and value >= 1, instance, attribute, value, "a number of 1 or more")
+        _require(is_number(value) and value >= 1, instance, attribute, value, "a number of 1 or more")
 
     return _field(default=default, validator=check)
 
@@ -73,7 +75,7 @@ def positive(default: float) -> Any:
     """A field for a finite number above 0."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_number(value) and value > 0, instance, attribute, value, "a number above 0")
+        _require(is_number(value) and value > 0, instance, attribute, value, "a number above 0")
 
     return _field(default=default, validator=check)
 
@@ -87,15 +89,15 @@ def count(default: int) -> Any:
     """A field for a whole number of 1 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_count(value), instance, attribute, value, "a whole number of 1 or more")
+        _require(is_count(value), instance, attribute, value, "a whole number of 1 or more")
 
     return _field(default=default, validator=check)
 
 
 def rate() -> Any:
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        fits = value is None or (is_number(value) and value > 0)
-        _refuse_unless(fits, instance, attribute, value, "a number above 0, or None for no bound")
+        is_valid = value is None or (is_number(value) and value > 0)
+        _require(is_valid, instance, attribute, value, "a number above 0, or None for no bound")
 
     return _field(default=None, validator=check)
 
@@ -103,7 +105,7 @@ def rate() -> Any:
 def checked_count(name: str, value: int) -> int:
     """An argument that is a whole number of 1 or more; refuses all else."""
     if not is_count(value):
-        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {shown(value)}")
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {short_repr(value)}")
     return value
 
 
@@ -113,5 +115,5 @@ def wait_timeout(value: float | None) -> float:
         return math.inf
     is_endless = isinstance(value, float) and value == math.inf
     if not (is_endless or (is_number(value) and value >= 0)):
-        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {shown(value)}")
+        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {short_repr(value)}")
     return value

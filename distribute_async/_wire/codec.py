@@ -40,14 +40,14 @@ MAX_DEPTH = 64
 #: Entries of one list of the specification (choices, tool calls). It allows 2 choices; each costs 20 µs of the loop.
 MAX_ITEMS = 1_000
 #: Characters of a status. The specification's longest has 20.
-MAX_STATUS = 64
+MAX_STATUS_LENGTH = 64
 #: Fields with few values, each of which comes again in a hundred thousand answers: it is kept once for all of them.
-_FEW = {"model", "role", "finish_reason", "type", "service_tier"}
+_INTERNED_FIELDS = {"model", "role", "finish_reason", "type", "service_tier"}
 #: Characters of a value that is kept so, and how many values are. (Not `sys.intern`: on Python 3.12.1 it forgets none.)
-SHORT = 64
-MOST_SHARED = 256
+MAX_INTERNED_LENGTH = 64
+MAX_INTERNED = 256
 #: Of the service's own words in an error.
-MAX_MESSAGE = 300
+MAX_MESSAGE_LENGTH = 300
 
 _STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
     400: BadRequestError,
@@ -74,8 +74,8 @@ def decode(
         return status_error(status_code, headers, body)
     try:
         value = _parse(body)
-    except _UnfitError as unfit:
-        return APIResponseValidationError(f"the answer is not what the API promises: {unfit}")
+    except _InvalidValueError as error:
+        return APIResponseValidationError(f"the answer is not what the API promises: {error}")
     except ValueError:
         return APIResponseValidationError("the answer is empty or no JSON", "not_json")
     if not isinstance(value, dict):
@@ -83,8 +83,8 @@ def decode(
     try:
         return _converter(is_local).structure(value, result_type)
     except Exception as error:  # cattrs raises groups of anything its hooks raise
-        complaints = transform_error(error, path="", format_exception=lambda error, _type: _complaint(error))
-    return APIResponseValidationError(f"the answer is not what the API promises: {'; '.join(complaints[:3])}")
+        reasons = transform_error(error, path="", format_exception=lambda error, _type: _reason(error))
+    return APIResponseValidationError(f"the answer is not what the API promises: {'; '.join(reasons[:3])}")
 
 
 def status_error_type(status_code: int) -> type[APIStatusError] | None:
@@ -122,13 +122,13 @@ def _message(body: bytes, redact: Callable[[str], str]) -> str | None:
 
 
 def _one_line(text: str) -> str | None:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * MAX_MESSAGE]).split())
-    return line[:MAX_MESSAGE] or None
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * MAX_MESSAGE_LENGTH]).split())
+    return line[:MAX_MESSAGE_LENGTH] or None
 
 
 _DELAY_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 #: Seconds. However many digits a pause has, it is a finite one that is too long.
-_LONGEST_DELAY = 1e15
+_MAX_DELAY = 1e15
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -139,7 +139,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """
     text = headers.get("retry-after", "").strip()
     if _DELAY_SECONDS.fullmatch(text):
-        return min(float(text), _LONGEST_DELAY)
+        return min(float(text), _MAX_DELAY)
     until = _http_date(text)
     if until is None:
         return None
@@ -154,14 +154,14 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-class _UnfitError(ValueError):
+class _InvalidValueError(ValueError):
     """A value that is not what the specification says; its text never holds the value."""
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise _UnfitError("a number is not finite, or too large for a double")
+        raise _InvalidValueError("a number is not finite, or too large for a double")
     return number
 
 
@@ -174,14 +174,14 @@ def _integer(text: str) -> float:
 
 
 def _parse(body: bytes) -> Any:
-    """The JSON value of a body. Raises `_UnfitError` for one that is not taken, `ValueError` where there is none."""
+    """The JSON value of a body. Raises `_InvalidValueError` for one that is refused, `ValueError` for no JSON."""
     try:
         value = _loads(body)
-        is_deep = _deeper_than(value, MAX_DEPTH)
+        is_deep = _is_deeper_than(value, MAX_DEPTH)
     except RecursionError:
         is_deep = True
     if is_deep:
-        raise _UnfitError("nested too deeply")
+        raise _InvalidValueError("nested too deeply")
     return value
 
 
@@ -206,7 +206,7 @@ def _orjson_loads() -> Callable[[bytes], Any] | None:
     return orjson.loads
 
 
-def _deeper_than(value: Any, levels: int) -> bool:
+def _is_deeper_than(value: Any, levels: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
     while level:
         if levels == 0:
@@ -221,68 +221,68 @@ def _deeper_than(value: Any, levels: int) -> bool:
     return False
 
 
-def _complaint(error: BaseException) -> str:
-    if isinstance(error, _UnfitError):
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _InvalidValueError):
         return str(error)
     return "a required field is missing" if isinstance(error, KeyError) else "not what the specification says"
 
 
-def _text(value: Any, _: Any) -> str:
+def _string(value: Any, _: Any) -> str:
     if type(value) is not str:
-        raise _UnfitError("no string")
+        raise _InvalidValueError("no string")
     return value
 
 
-@functools.lru_cache(MOST_SHARED)
-def shared_text(text: str) -> str:
+@functools.lru_cache(MAX_INTERNED)
+def interned(text: str) -> str:
     """The same text for equal ones, of those that came lately."""
     return text
 
 
-def _word(value: Any, _: Any) -> str:
-    text = _text(value, _)
-    return shared_text(text) if len(text) <= SHORT else text
+def _interned_string(value: Any, _: Any) -> str:
+    text = _string(value, _)
+    return interned(text) if len(text) <= MAX_INTERNED_LENGTH else text
 
 
 def _number(value: Any, _: Any) -> float:
     if type(value) not in {int, float}:
-        raise _UnfitError("no number")
+        raise _InvalidValueError("no number")
     return value  # type: ignore[no-any-return]  # an int stays the int that was sent
 
 
-def _stamp(value: Any, _: Any) -> float | str:
-    return _text(value, _) if type(value) is str else _number(value, _)
+def _timestamp(value: Any, _: Any) -> float | str:
+    return _string(value, _) if type(value) is str else _number(value, _)
 
 
 def _status(value: Any, _: Any) -> TaskStatus:
-    text = _text(value, _)
+    text = _string(value, _)
     # Statuses get into logs and onto screens: any word will do, but no page and nothing that steers a terminal.
-    if not 0 < len(text) <= MAX_STATUS or not text.isprintable():
-        raise _UnfitError("no word")
+    if not 0 < len(text) <= MAX_STATUS_LENGTH or not text.isprintable():
+        raise _InvalidValueError("no word")
     return TaskStatus(text)
 
 
 @functools.cache
 def _converter(is_local: bool) -> Converter:
     converter = Converter()
-    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(str, _string)
     converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(float | str, _stamp)
-    converter.register_structure_hook(float | str | None, _stamp)  # where there is one, it isn't null
+    converter.register_structure_hook(float | str, _timestamp)
+    converter.register_structure_hook(float | str | None, _timestamp)  # where there is one, it isn't null
     converter.register_structure_hook(TaskStatus, _status)
 
     def is_tuple(kind: Any) -> bool:
         return get_origin(kind) is tuple
 
     @converter.register_structure_hook_factory(is_tuple)
-    def several(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
+    def tuple_hook(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
         item_kind: Any = get_args(kind)[0]
 
         def hook(value: Any, _: Any) -> tuple[Any, ...]:
             if type(value) is not list:
-                raise _UnfitError("no list")
+                raise _InvalidValueError("no list")
             if len(value) > MAX_ITEMS:
-                raise _UnfitError(f"more than {MAX_ITEMS} entries")
+                raise _InvalidValueError(f"more than {MAX_ITEMS} entries")
             items = []
             for index, item in enumerate(value):
                 try:
@@ -296,19 +296,19 @@ def _converter(is_local: bool) -> Converter:
         return hook
 
     @converter.register_structure_hook_factory(lambda kind: isinstance(kind, type) and issubclass(kind, Wire))
-    def wire(kind: type[W]) -> Callable[[Any, Any], W]:
+    def model_hook(kind: type[W]) -> Callable[[Any, Any], W]:
         fields = [field for field in attrs.fields(kind) if field.init]
         optional = {
             field.name: field.default is not attrs.NOTHING for field in fields if field.metadata.get("wire", True)
         }
         origin = {field.name: is_local for field in fields if field.metadata.get("is_local")}
-        overrides: Any = {name: override(struct_hook=_word) for name in optional.keys() & _FEW}
+        overrides: Any = {name: override(struct_hook=_interned_string) for name in optional.keys() & _INTERNED_FIELDS}
         overrides["_extra"] = override(struct_hook=lambda value, _: value)
         structure = make_dict_structure_fn(kind, converter, **overrides)
 
         def hook(value: Any, _: Any) -> W:
             if type(value) is not dict:
-                raise _UnfitError("no object")
+                raise _InvalidValueError("no object")
             # Null where a field is optional is the field left out.
             known = {
                 name: value[name]

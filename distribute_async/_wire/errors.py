@@ -46,23 +46,25 @@ class DistributeError(Exception):
     # What `WaitTimeoutError` and `SubmitUncertainError` tell besides.
     last_error: DistributeError | None = None
 
-    def _words(self) -> str:
+    def _text(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
 
     def __str__(self) -> str:
         if self.task_id is None:
-            return self._words()
+            return self._text()
         return (
-            f"{self._words()} [task {self.task_id}, last status {self.last_status or 'unknown'}, "
+            f"{self._text()} [task {self.task_id}, last status {self.last_status or 'unknown'}, "
             f"attempts {self.attempts}, after {self.elapsed:.1f} s]"
         )
 
-    def told(self, *, task_id: str | None, last_status: TaskStatus | None, attempts: int, elapsed: float) -> Self:
+    def with_context(
+        self, *, task_id: str | None, last_status: TaskStatus | None, attempts: int, elapsed: float
+    ) -> Self:
         """A copy for one waiter that says what its wait knew (a traceback belongs to one raise)."""
         own = copy.copy(self)
         own.task_id, own.last_status, own.attempts, own.elapsed = task_id, last_status, attempts, elapsed
         if self.last_error is not None:
-            own.last_error = self.last_error.told(
+            own.last_error = self.last_error.with_context(
                 task_id=task_id, last_status=last_status, attempts=attempts, elapsed=elapsed
             )
         return own
@@ -129,7 +131,7 @@ class APIStatusError(DistributeError):
         self.request_id = request_id
         self.retry_after = retry_after
 
-    def _words(self) -> str:
+    def _text(self) -> str:
         try:
             answer = f"HTTP {self.status_code} {HTTPStatus(self.status_code).phrase}"
         except ValueError:
@@ -196,10 +198,10 @@ class WaitTimeoutError(DistributeError, TimeoutError):
         super().__init__(message, last_error)
         self.last_error = last_error
 
-    def _words(self) -> str:
+    def _text(self) -> str:
         if self.last_error is None:
-            return super()._words()
-        return f"{super()._words()}; the last fault was: {self.last_error._words()}"  # noqa: SLF001 - of our own tree
+            return super()._text()
+        return f"{super()._text()}; the last fault was: {self.last_error._text()}"  # noqa: SLF001 - of our own tree
 
 
 class SubmitUncertainError(DistributeError):
@@ -213,8 +215,8 @@ class SubmitUncertainError(DistributeError):
         super().__init__(last_error)
         self.last_error = last_error
 
-    def _words(self) -> str:
-        why = "the timeout passed" if self.last_error is None else self.last_error._words()  # noqa: SLF001 - our own
+    def _text(self) -> str:
+        why = "the timeout passed" if self.last_error is None else self.last_error._text()  # noqa: SLF001 - our own
         return (
             f"a task may have been created or not, since the request may have arrived ({why}); "
             "submitting again may create, and bill, a second one"
@@ -228,5 +230,5 @@ class TaskFailedError(DistributeError):
         super().__init__(result)
         self.result = result
 
-    def _words(self) -> str:
+    def _text(self) -> str:
         return f"the task ended in {self.result.status}; the service gives no reason"

@@ -9,7 +9,7 @@ from functools import cached_property
 from html.entities import html5
 
 #: Characters of a text that are looked through; the rest is dropped. It bounds what a hostile text costs to 10 ms.
-MOST = 1 << 14
+MAX_LENGTH = 1 << 14
 
 
 class Redaction:
@@ -28,25 +28,25 @@ class Redaction:
 
     def __call__(self, text: str) -> str:
         """The text with "[key]" in the place of each secret."""
-        shown = self._pattern.sub("[key]", text[:MOST])
+        redacted = self._pattern.sub("[key]", text[:MAX_LENGTH])
         # Where it was cut it may end in a part of a secret.
-        return shown if len(text) <= MOST else shown[: -_LONGEST_FORM * len(self._secrets[0])]
+        return redacted if len(text) <= MAX_LENGTH else redacted[: -_MAX_ESCAPED * len(self._secrets[0])]
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         # Made at the first text: most clients never need it.
-        return re.compile("|".join(map(_forms, self._secrets)) or "(?!)", re.IGNORECASE)
+        return re.compile("|".join(map(_secret_pattern, self._secrets)) or "(?!)", re.IGNORECASE)
 
 
 #: Characters that one of a secret may be written in, but for absurd ones.
-_LONGEST_FORM = 48
+_MAX_ESCAPED = 48
 
 
-def _forms(secret: str) -> str:
-    return "".join(_character(character, len(list(run))) for character, run in itertools.groupby(secret))
+def _secret_pattern(secret: str) -> str:
+    return "".join(_character_pattern(character, len(list(run))) for character, run in itertools.groupby(secret))
 
 
-def _character(character: str, count: int) -> str:
+def _character_pattern(character: str, count: int) -> str:
     """The pattern for a character that comes `count` times in a row. All its repetitions are bounded."""
     code = ord(character)
     names = (

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import attrs
 from attrs import Attribute, field, frozen
 
-from distribute_async._wire.arguments import DEFAULT, Default, is_count, is_number, shown
+from distribute_async._wire.arguments import DEFAULT, Default, is_count, is_number, short_repr
 from distribute_async._wire.errors import InvalidRequestError
 from distribute_async._wire.models import Message
 
@@ -133,7 +133,7 @@ def _unknown(kind: type, name: str, known: Sequence[str]) -> InvalidRequestError
     likely = [one for one in known if name in _ALIASES.get(one, ())]
     likely += difflib.get_close_matches(name, known, 1)
     meant = f": did you mean {likely[0]}?" if likely else "."
-    words = f"{shown(name)} is no field of {kind.__name__}{meant} What isn't documented goes into extra_body"
+    words = f"{short_repr(name)} is no field of {kind.__name__}{meant} What isn't documented goes into extra_body"
     return InvalidRequestError(words, name)
 
 
