@@ -65,7 +65,7 @@ def test_no_json_says_so(json_path: JsonPath, body: bytes) -> None:
     """What is no JSON text in UTF-8 is an answer that another attempt may better."""
     error = error_of(body)
     assert isinstance(error, APIResponseValidationError)
-    assert (error.reason, str(error)) == ("not_json", "the answer is empty or no JSON")
+    assert (error.reason, str(error)) == ("not_json", "the response is empty or not JSON")
 
 
 @named(made.NO_ANSWER)
@@ -106,26 +106,26 @@ def test_the_words_of_an_error() -> None:
         "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": "", "role": "x", "tool_calls": 1}}],
     }
     assert str(error_of(json.dumps(body).encode())) == (
-        "the answer is not what the API promises: no string @ .status; "
-        "a required field is missing @ .model; no number @ .created"
+        "the response is not what the API promises: not a string @ .status; "
+        "a required field is missing @ .model; not a number @ .created"
     )
     body = {**body, "status": "QUEUED", "created": 1, "model": "m", "usage": 1}
     assert str(error_of(json.dumps(body).encode())) == (
-        "the answer is not what the API promises: no list @ .choices[0].message.tool_calls; no object @ .usage"
+        "the response is not what the API promises: not a list @ .choices[0].message.tool_calls; not an object @ .usage"
     )
     assert str(error_of(made.with_extra(b"NaN"))) == (
-        "the answer is not what the API promises: a number is not finite, or too large for a double"
+        "the response is not what the API promises: a number is not finite, or too large for a double"
     )
     assert (
         str(error_of(made.with_extra(b"[" * 99 + b"]" * 99)))
-        == "the answer is not what the API promises: nested too deeply"
+        == "the response is not what the API promises: nested too deeply"
     )
-    assert str(error_of(b"[" * 100_000)) == "the answer is not what the API promises: nested too deeply"
-    assert str(error_of(b"[]")) == "the answer is no JSON object"
+    assert str(error_of(b"[" * 100_000)) == "the response is not what the API promises: nested too deeply"
+    assert str(error_of(b"[]")) == "the response is not a JSON object"
     page = json.dumps({**made.example(), "status": "<" * 65}).encode()
-    assert str(error_of(page)) == "the answer is not what the API promises: no word @ .status"
+    assert str(error_of(page)) == "the response is not what the API promises: not a status @ .status"
     many = json.dumps({**made.example(), "choices": [{}] * 1_001}).encode()
-    assert str(error_of(many)) == "the answer is not what the API promises: more than 1000 entries @ .choices"
+    assert str(error_of(many)) == "the response is not what the API promises: more than 1000 entries @ .choices"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_code_that_the_api_lacks_says_which() -> None:
     for code in (100, 201, 204, 299, 600, 999):
         error = error_of(made.SOUND, code)
         assert isinstance(error, APIResponseValidationError)
-        assert (error.reason, str(error)) == ("code", f"the API has no answer with status code {code}")
+        assert (error.reason, str(error)) == ("code", f"the response has the unexpected status code {code}")
 
 
 # What may come: bytes, JSON, almost an answer, an answer; and headers.

@@ -14,7 +14,7 @@ DEFAULT_TIMEOUT = 600.0
 class Retry:
     """How transient faults are retried. All times are seconds.
 
-    - `attempts`: attempts of one `fetch` or one submission; 3 by default. Waits don't count attempts.
+    - `attempts`: attempts of one `fetch` or one submission; 3 by default.
     - `initial`, `factor`, `max`: exponential backoff between attempts, with half jitter as in `Pacing`; 0.5 s, 2 and
       30 s by default.
     - `max_outage`: how long a wait goes on without a good response; 300 by default. The time counts from its first
