@@ -1,7 +1,7 @@
-"""A file behind a result's URL, streamed to disk. It has a session of its own: the API key can't get into it.
+"""Downloads the file behind a result's URL to disk. Used by `files`.
 
-Used by `files`. The URL is the service's word, so it is followed to public addresses alone, unless the service is on
-this machine itself or the caller says otherwise.
+A download has its own session, which doesn't have the API key. The URL comes from the service and isn't trusted: only
+public addresses are connected to, unless the service is on this machine or the caller allows others.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from distribute_async._wire.errors import (
     DistributeError,
 )
 
-#: Bytes of one file, by default.
+#: Bytes of one file at most, by default.
 MAX_BYTES = 100_000_000
 #: Seconds for one file, by default.
 TIMEOUT = 300.0
-#: Redirects in a row that are followed; storage services answer with one or two.
+#: Redirects in a row that are followed. Storage services send one or two.
 MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHUNK_SIZE = 1 << 16
-#: Some send a file compressed all the same, as it is in their store.
+#: Some servers ignore this and send a file compressed, as it is stored.
 _HEADERS = {"accept-encoding": "identity"}
-_BAD_URL = "the result has no URL, or one that can't be asked"
+_BAD_URL = "the result has no URL, or one that can't be used"
 _PRIVATE_ADDRESS = (
     "the result's URL leads to this machine or into a private network: allow_private=True follows it there"
 )
@@ -48,13 +48,16 @@ _PRIVATE_ADDRESS = (
 
 @frozen
 class AddressPolicy:
-    """Which addresses a URL may lead to: public ones; this machine's; private networks' too."""
+    """The addresses that may be connected to, beside public ones.
+
+    `allow_loopback`: those of this machine. `allow_private`: those of private networks and of this machine.
+    """
 
     allow_loopback: bool
     allow_private: bool
 
     def after_redirect(self, url: URL) -> AddressPolicy:
-        """What a redirect from this URL may lead to: only this machine may send us on to what else listens here."""
+        """The policy after a redirect from this URL: only a URL on this machine may redirect to this machine."""
         return AddressPolicy(self.allow_loopback and is_loopback(url.host or ""), self.allow_private)
 
     def allows(self, address: str) -> bool:
@@ -78,7 +81,7 @@ async def download(
 async def _fetch(
     url: str | None, path: Path, max_bytes: int, timeout: float | None, policy: AddressPolicy
 ) -> DistributeError | OSError | None:
-    """Stream what is behind a URL to its place; gives what went wrong on the way or, an `OSError`, on the disk."""
+    """Download a URL to a path. Returns what went wrong; an `OSError` is one of the disk."""
     try:
         async with asyncio.timeout(timeout) as clock:
             base: URL | None = None
@@ -86,7 +89,7 @@ async def _fetch(
                 target = _checked_url(url, base, policy)
                 if isinstance(target, DistributeError):
                     return target
-                # One session each: a connection that is kept was checked for another reach.
+                # One session for each URL: a kept connection may have been opened under another policy.
                 async with (
                     _session(policy) as session,
                     session.get(target, headers=_HEADERS, allow_redirects=False) as response,
@@ -96,48 +99,53 @@ async def _fetch(
                     url = response.headers.get("location")
                 base, policy = target, policy.after_redirect(target)
             return APIResponseValidationError(f"more than {MAX_REDIRECTS} redirects in a row")
-    except DiskError as refused:
-        return refused.error
+    except DiskError as error:
+        return error.error
     except _AddressRefusedError:
         return APIResponseValidationError(_PRIVATE_ADDRESS)
     except (UnicodeError, aiohttp.InvalidURL):
         return APIResponseValidationError(_BAD_URL)
     except TimeoutError as error:
         return (
-            APITimeoutError(f"the file didn't come within {timeout:g} s")
+            APITimeoutError(f"the file didn't arrive within {timeout:g} s")
             if clock.expired()
             else connection_fault(error)
         )
     except zlib.error:
-        return APIConnectionError("the file came compressed, and can't be unpacked", "body")
+        return APIConnectionError("the file is compressed, and can't be decompressed", "body")
     except (aiohttp.ClientError, OSError) as error:
         return connection_fault(error)
 
 
 def _checked_url(url: str | None, base: URL | None, policy: AddressPolicy) -> URL | DistributeError:
-    """The address to ask next: https, or plain http on this machine; without a password in it."""
-    bad_url = APIResponseValidationError(_BAD_URL)
-    if not url:
-        return bad_url
-    try:
-        target = URL(url) if base is None else base.join(URL(url))
-        host, _ = target.host, target.port
-    except ValueError:
-        return bad_url
-    if not host or target.user is not None or target.password is not None:
-        return bad_url
+    """The URL to request next: https, or plain http on this machine. `base`: the URL that redirected to it."""
+    target = _parsed(url, base)
+    host = None if target is None else target.host
+    if target is None or not host:
+        return APIResponseValidationError(_BAD_URL)
     is_local_http = target.scheme == "http" and is_loopback(host) and (base is None or base.scheme == "http")
     if not (target.scheme == "https" or is_local_http):
-        return bad_url
+        return APIResponseValidationError(_BAD_URL)
     try:
-        is_within = policy.allows(host)
-    except ValueError:  # a name: see `_Resolver`
-        is_within = True
-    may_be_here = policy.allow_loopback or policy.allow_private or not is_local_http
-    return target if is_within and may_be_here else APIResponseValidationError(_PRIVATE_ADDRESS)
+        is_allowed = policy.allows(host)
+    except ValueError:  # a name: `_Resolver` checks its addresses
+        is_allowed = policy.allow_loopback or policy.allow_private or not is_local_http
+    return target if is_allowed else APIResponseValidationError(_PRIVATE_ADDRESS)
 
 
-#: The whole of it has one; aiohttp's own would end a large file after five minutes.
+def _parsed(url: str | None, base: URL | None) -> URL | None:
+    """The absolute URL; None if there is none, or if it is invalid or contains a user or password."""
+    if not url:
+        return None
+    try:
+        target = URL(url) if base is None else base.join(URL(url))
+        _ = target.host, target.port  # raise for an invalid host or port
+    except ValueError:
+        return None
+    return target if target.user is None and target.password is None else None
+
+
+#: The download has its own timeout. aiohttp's default would end a large file after five minutes.
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
 
@@ -152,11 +160,11 @@ def _session(policy: AddressPolicy) -> aiohttp.ClientSession:
 
 
 class _AddressRefusedError(Exception):
-    """A name that has no address within reach. (No `OSError`: aiohttp would take that for a name that isn't found.)"""
+    """A name has no allowed address. (Not an `OSError`, which aiohttp takes for a name that isn't found.)"""
 
 
 class _Resolver(AbstractResolver):
-    """Looks a name up once and gives the addresses within reach, to which aiohttp then connects."""
+    """Resolves a name once and returns its allowed addresses. aiohttp then connects to one of these."""
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
@@ -194,7 +202,7 @@ async def _write(response: aiohttp.ClientResponse, path: Path, max_bytes: int) -
         return status_error(response.status, response.headers, b"")
     decoder = _decoder_for(response.headers)
     if decoder is None:
-        return APIResponseValidationError("the file came in an encoding that wasn't asked for and isn't known")
+        return APIResponseValidationError("the file has a content encoding that is not supported")
     size = 0
     destination = await open_destination(path)
     try:
@@ -205,7 +213,7 @@ async def _write(response: aiohttp.ClientResponse, path: Path, max_bytes: int) -
                     return APIResponseValidationError(f"the file is larger than {max_bytes} bytes", "too_large")
                 await destination.write(chunk)
         if not decoder.is_complete:
-            return APIConnectionError("the file came compressed, and its end is missing", "body")
+            return APIConnectionError("the file is compressed, and its end is missing", "body")
         await destination.finish()
     finally:
         destination.close()
@@ -213,7 +221,7 @@ async def _write(response: aiohttp.ClientResponse, path: Path, max_bytes: int) -
 
 
 class _IdentityDecoder:
-    """A file that comes as it is."""
+    """For a file that is sent without compression."""
 
     is_complete = True
 
@@ -222,7 +230,7 @@ class _IdentityDecoder:
 
 
 class _ZlibDecoder:
-    """A file that comes as one gzip or deflate stream. (aiohttp itself takes one without its end for whole.)"""
+    """For a file that is sent as one gzip or deflate stream. (aiohttp accepts a stream whose end is missing.)"""
 
     def __init__(self, *, is_gzip: bool) -> None:
         self._is_gzip = is_gzip
@@ -233,9 +241,9 @@ class _ZlibDecoder:
         return self._stream is not None and self._stream.eof
 
     def decode(self, received: bytes) -> Iterator[bytes]:
-        """What is in it, in chunks of a bounded size. Raises `zlib.error` for what isn't of the stream."""
+        """The decompressed data in chunks of a bounded size. Raises `zlib.error` for data that isn't of the stream."""
         if self._stream is None:
-            # Some send "deflate" without the header that belongs to it (RFC 9110 §8.4.1.2).
+            # Some servers send "deflate" without the zlib header (RFC 9110 §8.4.1.2).
             bare = -zlib.MAX_WBITS if received[0] & 0xF != 8 else zlib.MAX_WBITS
             self._stream = zlib.decompressobj(zlib.MAX_WBITS + 16 if self._is_gzip else bare)
         rest, is_full = received, True
@@ -248,7 +256,7 @@ class _ZlibDecoder:
 
 
 def _decoder_for(headers: Mapping[str, str]) -> _IdentityDecoder | _ZlibDecoder | None:
-    """How a file is packed; None where it is in a way that can't be undone. What is no coding means nothing."""
+    """The decoder for a file; None if its content encoding isn't supported. Unregistered encodings are ignored."""
     named = [coding.strip() for coding in headers.get("content-encoding", "").lower().split(",")]
     codings = [coding.removeprefix("x-") for coding in named if coding in _CODINGS]
     if not codings:
@@ -256,5 +264,5 @@ def _decoder_for(headers: Mapping[str, str]) -> _IdentityDecoder | _ZlibDecoder 
     return _ZlibDecoder(is_gzip=codings == ["gzip"]) if codings in (["gzip"], ["deflate"]) else None
 
 
-#: Those that are registered, and in use.
+#: The content encodings that are registered and in use.
 _CODINGS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"}

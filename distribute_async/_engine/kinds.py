@@ -1,4 +1,7 @@
-"""The kinds of task: one line each, with the path of its calls, what one is created from, and its result."""
+"""The kinds of task, one line each: the path of its calls, the type of its requests, and the type of its results.
+
+Used by `client` and `poller`.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ P = ParamSpec("P")
 
 @frozen(eq=False)
 class Endpoint(Generic[R_co]):
-    """One call of the service: for which kind of task, its path, and what the response becomes."""
+    """One call of the service: the name of its kind of task, its path, and the type of its response."""
 
     name: str
     path: str
     result_type: type[R_co]
-    #: Of the call that asks for a task of this kind, which changes nothing: an outage is probed with it.
+    #: The path for probes during an outage: that of the result call, which changes nothing.
     probe_path: str
 
 
 @frozen(eq=False)
 class Kind(Generic[P, R]):
-    """A kind of task. `request_type` makes what is sent to create one, from the fields that `submit` is given."""
+    """A kind of task. `request_type` is called with the arguments of `submit`."""
 
     name: str
     path: str
@@ -46,5 +49,5 @@ CHAT = Kind("chat", "async/chat", ChatRequest, ChatResult)
 IMAGES = Kind("images", "async/images", ImageRequest, ImageResult)
 SPEECH = Kind("speech", "async/speech", SpeechRequest, SpeechResult)
 
-#: All of them, by name.
+#: All kinds, by name.
 KINDS = {kind.name: kind for kind in (CHAT, IMAGES, SPEECH)}
