@@ -12,11 +12,11 @@ from pathlib import Path
 from attrs import field, frozen
 
 from distribute_async._engine.download import MAX_BYTES, TIMEOUT, AddressPolicy, download
-from distribute_async._wire.models import TaskResult, Wire
+from distribute_async._wire.models import TaskResult, WireModel
 
 
 @frozen(kw_only=True)
-class File(Wire):
+class File(WireModel):
     """One file that a task made.
 
     - `url`: where to download it.

@@ -33,7 +33,7 @@ from distribute_async._wire.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._wire.models import R, Wire
+from distribute_async._wire.models import R, WireModel
 from distribute_async._wire.status import TaskStatus
 
 #: Levels of nesting that are accepted. The specification needs 7; deeper values could break a caller's recursion.
@@ -62,7 +62,7 @@ _STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
     429: RateLimitError,
 }
 
-W = TypeVar("W", bound=Wire)
+W = TypeVar("W", bound=WireModel)
 
 
 def decode(
@@ -282,7 +282,7 @@ def _is_tuple(kind: Any) -> bool:
 
 
 def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Wire)
+    return isinstance(kind, type) and issubclass(kind, WireModel)
 
 
 def _tuple_hook(kind: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from distribute_async._wire.status import TaskStatus
 
 
 def _wire_value(value: Any) -> Any:
-    if isinstance(value, Wire):
+    if isinstance(value, WireModel):
         return value.to_dict()
     if isinstance(value, tuple):
         return [_wire_value(item) for item in value]
@@ -28,7 +28,7 @@ def _none_if_empty(extra: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 @frozen(kw_only=True)
-class Wire:
+class WireModel:
     """The base class of all parts of a response: keeps unknown fields, and converts back to the JSON object."""
 
     # Nearly always empty. None takes less memory than an empty dict where many results are kept.
@@ -54,7 +54,7 @@ class Wire:
 
 
 @frozen(kw_only=True)
-class FunctionCall(Wire):
+class FunctionCall(WireModel):
     """A function that the model calls. `arguments` is JSON text written by the model; it may be invalid."""
 
     name: str
@@ -62,7 +62,7 @@ class FunctionCall(Wire):
 
 
 @frozen(kw_only=True)
-class ToolCall(Wire):
+class ToolCall(WireModel):
     """One tool call of a message. `type` is "function" in the specification; other values are kept as sent."""
 
     id: str
@@ -71,7 +71,7 @@ class ToolCall(Wire):
 
 
 @frozen(kw_only=True)
-class Message(Wire):
+class Message(WireModel):
     """One message of a chat. `content` is None if the service sends null, as it does with tool calls."""
 
     content: str | None = field(repr=False, metadata={"nullable": True})
@@ -81,7 +81,7 @@ class Message(Wire):
 
 
 @frozen(kw_only=True)
-class Choice(Wire):
+class Choice(WireModel):
     """One of the alternative responses of the model.
 
     `finish_reason` is "stop" or "tool_calls" in the specification; other values are kept as sent.
@@ -93,7 +93,7 @@ class Choice(Wire):
 
 
 @frozen(kw_only=True)
-class Usage(Wire):
+class Usage(WireModel):
     """The number of tokens, as sent."""
 
     completion_tokens: float
@@ -115,7 +115,7 @@ def _as_datetime(stamp: float | str | None) -> datetime | None:
 
 
 @frozen(kw_only=True)
-class TaskResult(Wire):
+class TaskResult(WireModel):
     """The base class of results: the fields that all kinds of task have. Polling depends on these alone."""
 
     status: TaskStatus
