@@ -34,7 +34,8 @@ def fixed(durations: Floats) -> Frontier:
 def optimum(known: Floats, durations: Floats, *, floor: float, points: int = 900, prices: int = 36) -> Frontier:
     """The schedules that minimise mean delay + price · polls for the durations `known`, tried on `durations`.
 
-    Nothing bounds their gaps but `floor`. Ages are those of a grid, dense where tasks end and where gaps are short.
+    Nothing bounds their intervals but `floor`. Ages are those of a grid, dense where tasks end and where intervals are
+    short.
     """
     known = np.sort(known)
     top = float(max(known[-1], durations.max()))

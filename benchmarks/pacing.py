@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.durations import REPORTED, TUNING, Floats, Shape, draw
 from benchmarks.optimum import Frontier, fixed, frontier, optimum
 from distribute_async import Pacing
-from distribute_async._policy.adaptive import Learning, Phase
+from distribute_async._policy.adaptive import PacingMemory, Phase
 
 TASKS, LEARNING = 2_500, 500
 COLD, DRIFT_AT, DRIFTED = 100, 1_500, 300
@@ -46,7 +46,7 @@ def seeded(seed: int) -> Callable[[float], float]:
 
 def simulate(pacing: Pacing, waiting: Floats, working: Floats, seed: int) -> tuple[Floats, Floats]:
     """Polls and delay of each task."""
-    learning = Learning(pacing)
+    memory = PacingMemory(pacing)
     lives = waiting + working
     starts = np.random.default_rng(seed).exponential(lives / AT_ONCE).cumsum()
     polls, delays = np.zeros(len(lives)), np.zeros(len(lives))
@@ -61,13 +61,13 @@ def simulate(pacing: Pacing, waiting: Floats, working: Floats, seed: int) -> tup
         age = now - float(starts[n])
         seen = Phase.WAITING if age < waiting[n] else Phase.WORKING if age < lives[n] else None
         if phase is not None:
-            learning.observed("chat", "model", phase, last - since, now - since, left=seen is not phase)
+            memory.record("chat", "model", phase, last - since, now - since, left=seen is not phase)
         if seen is None:
             delays[n] = age - lives[n]
             continue
         since, quiet = (since, quiet + 1) if seen is phase else (now, 0)
-        gap = learning.interval("chat", "model", seen, now - since, quiet, waited=age)
-        heapq.heappush(due, (now + gap, n, seen, since, now, quiet))
+        interval = memory.interval("chat", "model", seen, now - since, quiet, waited=age)
+        heapq.heappush(due, (now + interval, n, seen, since, now, quiet))
     return polls, delays
 
 

@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(distribute_async\._|P$|R$|R_co$|T$|Any$|Self$|StrEnum|Mapping|Generator|ClientSession|SSLContext|UUID|Default).*",
     ),
-    ("py:.*", r"(Jitter|Endpoint|Poller|Track|Source|TaskResult|TaskStatus|Transition|Wire).*"),
+    ("py:.*", r"(Jitter|Endpoint|Poller|Track|Source|TaskResult|TaskStatus|Transition|WireModel).*"),
 ]
 
 

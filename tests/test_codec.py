@@ -24,7 +24,14 @@ from distribute_async import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._wire.codec import MOST_SHARED, SHORT, decode, retry_after, shared_text, status_error_type
+from distribute_async._wire.codec import (
+    MAX_INTERNED,
+    MAX_INTERNED_LENGTH,
+    decode,
+    interned,
+    retry_after,
+    status_error_type,
+)
 from distribute_async._wire.errors import DistributeError
 from tests.fuzz import bodies as made
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, heard, reading_json_with
@@ -58,7 +65,7 @@ def test_no_json_says_so(json_path: JsonPath, body: bytes) -> None:
     """What is no JSON text in UTF-8 is an answer that another attempt may better."""
     error = error_of(body)
     assert isinstance(error, APIResponseValidationError)
-    assert (error.reason, str(error)) == ("not_json", "the answer is empty or no JSON")
+    assert (error.reason, str(error)) == ("not_json", "the response is empty or not JSON")
 
 
 @named(made.NO_ANSWER)
@@ -99,26 +106,26 @@ def test_the_words_of_an_error() -> None:
         "choices": [{"finish_reason": "stop", "index": 0, "message": {"content": "", "role": "x", "tool_calls": 1}}],
     }
     assert str(error_of(json.dumps(body).encode())) == (
-        "the answer is not what the API promises: no string @ .status; "
-        "a required field is missing @ .model; no number @ .created"
+        "the response is not what the API promises: not a string @ .status; "
+        "a required field is missing @ .model; not a number @ .created"
     )
     body = {**body, "status": "QUEUED", "created": 1, "model": "m", "usage": 1}
     assert str(error_of(json.dumps(body).encode())) == (
-        "the answer is not what the API promises: no list @ .choices[0].message.tool_calls; no object @ .usage"
+        "the response is not what the API promises: not a list @ .choices[0].message.tool_calls; not an object @ .usage"
     )
     assert str(error_of(made.with_extra(b"NaN"))) == (
-        "the answer is not what the API promises: a number is not finite, or too large for a double"
+        "the response is not what the API promises: a number is not finite, or too large for a double"
     )
     assert (
         str(error_of(made.with_extra(b"[" * 99 + b"]" * 99)))
-        == "the answer is not what the API promises: nested too deeply"
+        == "the response is not what the API promises: nested too deeply"
     )
-    assert str(error_of(b"[" * 100_000)) == "the answer is not what the API promises: nested too deeply"
-    assert str(error_of(b"[]")) == "the answer is no JSON object"
+    assert str(error_of(b"[" * 100_000)) == "the response is not what the API promises: nested too deeply"
+    assert str(error_of(b"[]")) == "the response is not a JSON object"
     page = json.dumps({**made.example(), "status": "<" * 65}).encode()
-    assert str(error_of(page)) == "the answer is not what the API promises: no word @ .status"
+    assert str(error_of(page)) == "the response is not what the API promises: not a status @ .status"
     many = json.dumps({**made.example(), "choices": [{}] * 1_001}).encode()
-    assert str(error_of(many)) == "the answer is not what the API promises: more than 1000 entries @ .choices"
+    assert str(error_of(many)) == "the response is not what the API promises: more than 1000 entries @ .choices"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +266,7 @@ def test_a_code_that_the_api_lacks_says_which() -> None:
     for code in (100, 201, 204, 299, 600, 999):
         error = error_of(made.SOUND, code)
         assert isinstance(error, APIResponseValidationError)
-        assert (error.reason, str(error)) == ("code", f"the API has no answer with status code {code}")
+        assert (error.reason, str(error)) == ("code", f"the response has the unexpected status code {code}")
 
 
 # What may come: bytes, JSON, almost an answer, an answer; and headers.
@@ -364,12 +371,12 @@ secrets = st.recursive(
 )
 
 
-def told(body: Any) -> Any:
+def with_canaries(body: Any) -> Any:
     """An answer with a canary in place of each text and each number."""
     if isinstance(body, dict):
-        return {**{name: told(value) for name, value in body.items()}, CANARY: CANARY}
+        return {**{name: with_canaries(value) for name, value in body.items()}, CANARY: CANARY}
     if isinstance(body, list):
-        return [told(value) for value in body]
+        return [with_canaries(value) for value in body]
     return CANARY if isinstance(body, str) else CANARY_NUMBER
 
 
@@ -380,7 +387,7 @@ def test_an_error_holds_no_value_of_the_body(
     place: tuple[made.Step, ...], value: object, cut: int | None, code: int
 ) -> None:
     """However an answer is wrong, nothing that stood in it is in the error's text, repr or arguments."""
-    body = json.dumps(made.replaced(told(made.example()), place, value)).encode()
+    body = json.dumps(made.replaced(with_canaries(made.example()), place, value)).encode()
     error = heard(code, {}, body if cut is None else body[: len(body) - cut])
     if isinstance(error, DistributeError):
         for text in (str(error), repr(error), repr(error.args), repr(vars(error))):
@@ -411,8 +418,8 @@ def test_no_text_of_an_answer_is_kept_for_ever(json_path: JsonPath) -> None:
         assert sys.intern(fresh) is fresh, f"{text} was in Python's table of names"
     for n in range(1, 3_000):
         result_of(answer_of(n))
-    assert shared_text.cache_info().currsize == shared_text.cache_info().maxsize == MOST_SHARED <= 1_000
-    assert MOST_SHARED * SHORT <= 1 << 16
+    assert interned.cache_info().currsize == interned.cache_info().maxsize == MAX_INTERNED <= 1_000
+    assert MAX_INTERNED * MAX_INTERNED_LENGTH <= 1 << 16
 
 
 def all_texts(value: Any) -> list[str]:

@@ -15,7 +15,7 @@ from distribute_async import (
     Pacing,
     Retry,
 )
-from distribute_async._policy.adaptive import Learning
+from distribute_async._policy.adaptive import PacingMemory
 from distribute_async._policy.faults import (
     RULES,
     UNUSABLE,
@@ -138,7 +138,7 @@ def test_which_answers_say_that_nothing_was_done(code: int) -> None:
 
 
 def submission(*, was_sent: bool) -> SubmissionState:
-    policy = RequestPolicy(Pacing(), Retry(), retry_steps(Retry()), Learning(Pacing()))
+    policy = RequestPolicy(Pacing(), Retry(), retry_steps(Retry()), PacingMemory(Pacing()))
     state = SubmissionState(b"{}", policy, 0.0)
     if was_sent:
         state.before_sending()

@@ -193,7 +193,7 @@ def example_of(kind: type[DistributeError]) -> DistributeError:
 @pytest.mark.parametrize("kind", ERRORS)
 def test_errors_pickle_and_copy(kind: type[DistributeError]) -> None:
     """Each error survives pickling and copying with all that it says."""
-    error = example_of(kind).told(task_id="t", last_status=TaskStatus.QUEUED, attempts=3, elapsed=1.5)
+    error = example_of(kind).with_context(task_id="t", last_status=TaskStatus.QUEUED, attempts=3, elapsed=1.5)
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is kind
         assert str(twin) == str(error)

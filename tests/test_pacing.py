@@ -9,7 +9,7 @@ import backoff
 import pytest
 
 from distribute_async import ConfigurationError, Pacing, Retry
-from distribute_async._policy.pacing import MOST_STEPS, Steps, retry_steps
+from distribute_async._policy.pacing import MAX_STEPS, Steps, retry_steps
 
 
 def none(span: float) -> float:
@@ -48,7 +48,7 @@ def test_spans_at_their_edges(initial: float, factor: float, cap: float, spans: 
 def test_a_slow_growth_ends_at_its_cap_all_the_same() -> None:
     """A growth that would take forever is cut after 10,000 steps, and goes to its cap then."""
     spans = Steps.exponential(1.0, 1.0000001, 100.0).spans
-    assert len(spans) == MOST_STEPS + 1 == 10_001
+    assert len(spans) == MAX_STEPS + 1 == 10_001
     assert spans[-2] < 1.1
     assert spans[-1] == 100.0
 

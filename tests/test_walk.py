@@ -27,7 +27,7 @@ from distribute_async import (
     Transition,
     WaitTimeoutError,
 )
-from distribute_async._policy.adaptive import Learning
+from distribute_async._policy.adaptive import PacingMemory
 from distribute_async._policy.faults import Fault, rule_for
 from distribute_async._policy.pacing import Steps, retry_steps
 from distribute_async._policy.task_state import (
@@ -48,7 +48,7 @@ def half(span: float) -> float:
 
 def new_policy(retry: Retry | None = None) -> RequestPolicy:
     retry, pacing = retry or Retry(), Pacing(jitter=half)
-    return RequestPolicy(pacing, retry, retry_steps(retry), Learning(pacing))
+    return RequestPolicy(pacing, retry, retry_steps(retry), PacingMemory(pacing))
 
 
 def new_state(retry: Retry | None = None) -> TaskState[ChatResult]:
@@ -502,7 +502,7 @@ def test_backoff_waits_stay_in_their_bounds(initial: float, factor: float, cap: 
 def test_a_walk_is_paced_by_what_was_learned() -> None:
     """With a course the polls come where tasks of this kind end, and each state teaches the next one."""
     pacing = Pacing.learned(10, jitter=half)
-    policy = RequestPolicy(pacing, Retry(), retry_steps(Retry()), Learning(pacing))
+    policy = RequestPolicy(pacing, Retry(), retry_steps(Retry()), PacingMemory(pacing))
 
     def polls(kind: str, end: float) -> list[float]:
         state: TaskState[ChatResult] = TaskState("task", policy, 100.0, policy.pacer(kind, 100.0))

@@ -17,7 +17,7 @@ from distribute_async._engine.observer import Observer, Stats
 from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import closed
 from distribute_async._engine.telemetry import ObserverTelemetry, Telemetry
-from distribute_async._policy.adaptive import LearnedPacing, Learning
+from distribute_async._policy.adaptive import LearnedPacing, PacingMemory
 from distribute_async._policy.pacing import Pacing, retry_steps
 from distribute_async._policy.settings import DEFAULT_TIMEOUT, Limits, Retry
 from distribute_async._policy.task_state import RequestPolicy
@@ -77,7 +77,7 @@ class ClientState:
             raise ConfigurationError("observer must be an Observer: derive its class from it")
         self._telemetry = Telemetry() if observer is None else ObserverTelemetry(observer, self.host, url.port or 0)
         retry, pacing = retry or Retry(), pacing or Pacing()
-        self._policy = RequestPolicy(pacing, retry, retry_steps(retry), Learning(pacing))
+        self._policy = RequestPolicy(pacing, retry, retry_steps(retry), PacingMemory(pacing))
         self._closes_when_idle = closes_when_idle
         self.running: Poller | None = None
 

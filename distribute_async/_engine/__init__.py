@@ -1,1 +1,1 @@
-"""What acts: sockets and asyncio."""
+"""The I/O: HTTP exchanges, polling, downloads. The only room below the public API that uses sockets and asyncio."""

@@ -279,7 +279,7 @@ class Subscription(Generic[T]):
     def with_context(self, error: DistributeError, task_id: str | None, elapsed: float) -> DistributeError:
         """A copy of an error for one wait of so many seconds, with what was known of the task."""
         lifecycle = self.lifecycle
-        return error.told(
+        return error.with_context(
             task_id=task_id, last_status=lifecycle.status, attempts=lifecycle.attempts.count, elapsed=elapsed
         )
 

@@ -1,1 +1,1 @@
-"""What is decided: pure; the time and a reply in, what follows out."""
+"""The decisions: pacing, retries, what a reply means for a task. Pure: no clock, no socket, no event loop."""

@@ -1,8 +1,8 @@
-"""Who goes next when requests must wait for their turn. Pure; used by `poller`.
+"""The order in which queued requests are sent. Pure; used by `poller`.
 
-Weighted fair queueing by stride scheduling (C. A. Waldspurger, W. E. Weihl: "Stride Scheduling", MIT/LCS/TM-528, 1995):
-while several classes wait, each gets its share of the turns, and one that comes to an idle class waits for one turn
-at most. So a call that somebody waits for doesn't stand behind ten thousand polls, and no flood of calls stops them.
+Weighted fair queueing by stride scheduling (C. A. Waldspurger, W. E. Weihl: "Stride Scheduling", MIT/LCS/TM-528, 1995).
+While several classes have requests queued, each gets its share of the turns. A request that joins an idle class waits
+for one turn at most. So a call doesn't wait for ten thousand queued polls, and many calls don't stop the polls.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ T = TypeVar("T")
 
 
 class Priority(Enum):
-    """A class of requests; its value is its share of the turns while all of them wait."""
+    """A class of requests. The value is its weight: its share of the turns while all classes have requests queued."""
 
-    #: A create or a fetch: somebody waits for this one response.
+    #: A create or a fetch: a caller waits for this one response.
     CALL = 8
-    #: The first poll of a wait: its caller knows nothing yet.
+    #: The first poll of a wait: its caller has no status yet.
     FIRST_POLL = 4
     #: All further polls.
     POLL = 1
 
 
 class FairQueue(Generic[T]):
-    """What waits for its turn: first come, first served within a class."""
+    """A queue of requests with weighted fair turns between the classes; first in, first out within a class."""
 
     def __init__(self) -> None:
         self._waiting: dict[Priority, OrderedDict[T, None]] = {priority: OrderedDict() for priority in Priority}
-        #: What each class has used up: a turn costs the more the smaller its share is.
-        self._used = dict.fromkeys(Priority, 0.0)
+        #: The virtual time of each class: a turn adds 1 / weight to it, and the class with the least is next.
+        self._virtual_time = dict.fromkeys(Priority, 0.0)
+        #: The virtual time of the class that had the last turn.
         self._turn = 0.0
-        #: The classes, the one that `take_evenly` served last at the end.
+        #: The classes in the order in which `take_evenly` served them, the latest last.
         self._served = list(Priority)
 
     def __len__(self) -> int:
@@ -51,28 +52,28 @@ class FairQueue(Generic[T]):
             yield from waiting
 
     def add(self, item: T, priority: Priority) -> None:
-        """Put it at the end of its class."""
+        """Append an item to its class."""
         waiting = self._waiting[priority]
-        if not len(self):  # where nobody waits nobody owes anything
-            self._turn, self._used = 0.0, dict.fromkeys(Priority, 0.0)
-        elif not waiting:  # an idle class saves nothing up
-            self._used[priority] = max(self._used[priority], self._turn)
+        if not len(self):  # an empty queue starts anew
+            self._turn, self._virtual_time = 0.0, dict.fromkeys(Priority, 0.0)
+        elif not waiting:  # an idle class doesn't accumulate turns
+            self._virtual_time[priority] = max(self._virtual_time[priority], self._turn)
         waiting[item] = None
 
     def discard(self, item: T) -> None:
-        """It waits no longer, if it did."""
+        """Remove an item, if it is queued."""
         for waiting in self._waiting.values():
             waiting.pop(item, None)
 
     def take(self) -> T:
-        """Whose turn it is, taken out. Raises `ValueError` where nothing waits."""
-        priority = self._class()
-        self._turn = self._used[priority]
-        self._used[priority] += 1 / priority.value
+        """Remove and return the next item. Raises `ValueError` if the queue is empty."""
+        priority = min((one for one in Priority if self._waiting[one]), key=self._virtual_time.__getitem__)
+        self._turn = self._virtual_time[priority]
+        self._virtual_time[priority] += 1 / priority.value
         return self._waiting[priority].popitem(last=False)[0]
 
     def take_evenly(self, fits: Callable[[T], bool]) -> T | None:
-        """The first that fits, taken out of the class that was served longest ago; None where nothing fits."""
+        """Remove and return the first item that `fits`, of the class served longest ago; None if no item fits."""
         for priority in self._served:
             item = next(filter(fits, self._waiting[priority]), None)
             if item is not None:
@@ -81,6 +82,3 @@ class FairQueue(Generic[T]):
                 self._served.append(priority)
                 return item
         return None
-
-    def _class(self) -> Priority:
-        return min((priority for priority in Priority if self._waiting[priority]), key=self._used.__getitem__)

@@ -1,6 +1,7 @@
-"""How likely tasks are to end at each age, counted from polls, which see only between which two of them it was.
+"""Hazard estimate: how likely a task is to leave its phase at each age. Pure statistics; used by `adaptive` alone.
 
-Pure statistics, for `adaptive` alone. Ages are seconds.
+A poll only shows that a task left its phase at some age between two polls. Each observed end is therefore spread over
+the bins of age between those polls. All ages are seconds since the phase began.
 """
 
 from __future__ import annotations
@@ -9,93 +10,99 @@ import math
 from bisect import bisect_right
 from itertools import accumulate, pairwise
 
-#: Ages are counted in bins: one to 0.1 s, then each 6 % wider than the last, to ten hours. What is older isn't counted.
+#: Bins of age: the first ends at 0.1 s, each next one is 6 % wider, the last ends at ten hours. Older ages aren't
+#: counted.
 BINS = 220
 EDGES = (0.0, *(0.1 * 1.06**n for n in range(BINS)))
 WIDTHS = tuple(end - start for start, end in pairwise(EDGES))
-#: A bin's hazard is that of as many bins around it as it takes to hold `NEAR` ends, at most `REACH` on each side.
-NEAR, REACH = 5, 4
-#: What is believed of a bin before anything is seen: this many ends for one task that passes it.
+#: A bin's hazard is averaged over as many neighbouring bins as it takes to hold `SMOOTHING_ENDS` ends, at most
+#: `SMOOTHING_BINS` on each side.
+SMOOTHING_ENDS, SMOOTHING_BINS = 5, 4
+#: The prior of a bin's hazard: this many ends for one task that was at risk for the whole bin.
 PRIOR = 0.08
 
 
-class Ages:
-    """One phase of tasks: how many ended within each bin of age, how many passed it, and what follows from that.
+class HazardEstimate:
+    """The hazard h of one phase, constant within each bin of age.
 
-    `ends`, `hazard` and `steps`, the last two being ∫ h dt and ∫ √(worth · h) dt up to each edge, are as of the
-    last `learn`.
+    `ended` holds the ends in each bin. `exposure` holds the tasks at risk in each bin; a task that was in the phase for
+    a part of the bin counts by that part. `update` computes the rest from these: `ends`, the sum of `ended`;
+    `cumulative_hazard`, ∫ h dt up to each edge; and `cumulative_rate`, ∫ √(weight · h) dt up to each edge, which is
+    proportional to the best number of polls.
     """
 
     def __init__(self) -> None:
         self.ended = [0.0] * BINS
-        self.passed = [0.0] * BINS
+        self.exposure = [0.0] * BINS
         self.ends = 0.0
-        self.hazard = self.steps = (0.0,) * (BINS + 1)
+        self.cumulative_hazard = self.cumulative_rate = (0.0,) * (BINS + 1)
 
     def add(self, earlier: float, age: float, *, left: bool) -> None:
-        """Between two polls a task passed these bins, or `left` in one of them, the likelier the higher its hazard."""
-        passed: list[tuple[int, float]] = []
+        """Count a task between two polls: it stayed in the phase from `earlier` to `age`, or `left` it in between."""
+        covered: list[tuple[int, float]] = []
         for n in range(bisect_right(EDGES, earlier) - 1, BINS):
             start, end = max(earlier, EDGES[n]), min(age, EDGES[n + 1])
             if start >= end:
                 break
-            passed.append((n, (end - start) / WIDTHS[n]))
+            covered.append((n, (end - start) / WIDTHS[n]))
         if not left:
-            for n, part in passed:
-                self.passed[n] += part
+            for n, part in covered:
+                self.exposure[n] += part
             return
-        # With some of the prior, so that a wrong belief can't feed itself.
-        likely = [part * (self.hazard[n + 1] - self.hazard[n] + PRIOR) for n, part in passed]
-        still_on, whole = 1.0, sum(likely)
-        for (n, part), ended in zip(passed, likely, strict=True):
-            self.ended[n] += ended / whole
-            self.passed[n] += part * (still_on - ended / whole / 2)
-            still_on -= ended / whole
+        # The end is spread in proportion to the hazard as last estimated. The prior is added to each bin, so that a
+        # wrong estimate can't confirm itself.
+        weights = [part * (self.cumulative_hazard[n + 1] - self.cumulative_hazard[n] + PRIOR) for n, part in covered]
+        remaining, total = 1.0, sum(weights)
+        for (n, part), weight in zip(covered, weights, strict=True):
+            ended = weight / total
+            self.ended[n] += ended
+            self.exposure[n] += part * (remaining - ended / 2)
+            remaining -= ended
 
     def fade(self, factor: float) -> None:
-        """Let what was seen so far count less."""
+        """Multiply all counts by `factor`, so that older tasks count less."""
         self.ended = [ended * factor for ended in self.ended]
-        self.passed = [passed * factor for passed in self.passed]
+        self.exposure = [exposure * factor for exposure in self.exposure]
 
-    def learn(self, worth: float) -> None:
-        """Draw the conclusions, `worth` being how much it matters to see an end of this phase early."""
-        ended, passed = (0.0, *accumulate(self.ended)), (0.0, *accumulate(self.passed))
+    def update(self, weight: float) -> None:
+        """Estimate the hazard from the counts. `weight` is what it costs to see an end of this phase late."""
+        ended, exposure = (0.0, *accumulate(self.ended)), (0.0, *accumulate(self.exposure))
         hazards: list[float] = []
         for n in range(BINS):
             low, high = n, n + 1
-            while ended[high] - ended[low] < NEAR and high - n <= REACH and high < BINS:
+            while ended[high] - ended[low] < SMOOTHING_ENDS and high - n <= SMOOTHING_BINS and high < BINS:
                 low, high = max(low - 1, 0), high + 1
-            hazards.append((ended[high] - ended[low] + PRIOR) / (passed[high] - passed[low] + 1))
+            hazards.append((ended[high] - ended[low] + PRIOR) / (exposure[high] - exposure[low] + 1))
         self.ends = ended[-1]
-        self.hazard = (0.0, *accumulate(hazards))
-        roots = (math.sqrt(worth * hazard * width) for hazard, width in zip(hazards, WIDTHS, strict=True))
-        self.steps = (0.0, *accumulate(roots))
+        self.cumulative_hazard = (0.0, *accumulate(hazards))
+        rates = (math.sqrt(weight * hazard * width) for hazard, width in zip(hazards, WIDTHS, strict=True))
+        self.cumulative_rate = (0.0, *accumulate(rates))
 
-    def still_on(self, age: float) -> float:
-        """The part of the tasks that are in this phase for longer."""
-        return math.exp(-_value_at(self.hazard, age))
+    def survival(self, age: float) -> float:
+        """The share of the tasks that are still in this phase at `age`."""
+        return math.exp(-_interpolate(self.cumulative_hazard, age))
 
-    def quantile(self, part: float) -> float:
-        """The age at which this part of the tasks has left."""
-        return min(_age_at(self.hazard, -math.log1p(-part)), EDGES[-1])
+    def quantile(self, share: float) -> float:
+        """The age at which this share of the tasks has left the phase; at most the last edge."""
+        return min(_interpolate_age(self.cumulative_hazard, -math.log1p(-share)), EDGES[-1])
 
-    def after(self, age: float, step: float) -> float:
-        """The age at which `steps` has grown by so much; infinite past the last bin."""
-        return _age_at(self.steps, _value_at(self.steps, age) + step)
+    def age_after(self, age: float, step: float) -> float:
+        """The age at which `cumulative_rate` is by `step` higher than at `age`; infinite past the last edge."""
+        return _interpolate_age(self.cumulative_rate, _interpolate(self.cumulative_rate, age) + step)
 
-    def whole(self) -> float:
-        """What `steps` is at the end of a task, on average: ∫ S·√(worth · h) dt."""
-        grown = (end - start for start, end in pairwise(self.steps))
-        return sum(math.exp(-hazard) * step for hazard, step in zip(self.hazard, grown, strict=False))
+    def mean_cumulative_rate(self) -> float:
+        """`cumulative_rate` at the end of a task, on average: ∫ S·√(weight · h) dt, with the survival S."""
+        rates = (end - start for start, end in pairwise(self.cumulative_rate))
+        return sum(math.exp(-hazard) * rate for hazard, rate in zip(self.cumulative_hazard, rates, strict=False))
 
 
-def _value_at(table: tuple[float, ...], age: float) -> float:
-    """What a table of values at the edges says in between."""
+def _interpolate(values: tuple[float, ...], age: float) -> float:
+    """The value at `age`, given the values at the edges."""
     n = min(bisect_right(EDGES, age), BINS) - 1
-    return table[n] + (table[n + 1] - table[n]) * (age - EDGES[n]) / WIDTHS[n]
+    return values[n] + (values[n + 1] - values[n]) * (age - EDGES[n]) / WIDTHS[n]
 
 
-def _age_at(table: tuple[float, ...], value: float) -> float:
-    """The inverse: at which age a table that grows comes to this value."""
-    n = bisect_right(table, value) - 1
-    return EDGES[n] + WIDTHS[n] * (value - table[n]) / (table[n + 1] - table[n]) if n < BINS else math.inf
+def _interpolate_age(values: tuple[float, ...], value: float) -> float:
+    """The inverse of `_interpolate` for values that grow: the age at `value`; infinite past the last edge."""
+    n = bisect_right(values, value) - 1
+    return EDGES[n] + WIDTHS[n] * (value - values[n]) / (values[n + 1] - values[n]) if n < BINS else math.inf

@@ -1,4 +1,4 @@
-"""When to ask next: the waits between polls and after faults. Pure; the only module that knows backoff."""
+"""The intervals between polls, and the waits after faults. Pure; the only module that uses the library backoff."""
 
 from __future__ import annotations
 
@@ -11,76 +11,85 @@ import backoff
 from attrs import Attribute, field, frozen
 
 from distribute_async._policy.settings import Retry
-from distribute_async._wire.arguments import growth, is_number, positive, seconds, shown
+from distribute_async._wire.arguments import growth, is_number, positive, seconds, short_repr
 from distribute_async._wire.errors import ConfigurationError
 
-#: Draws a part of a span of seconds at random, evenly; the random part of each wait.
+#: Draws the random part of a wait: given a span in seconds, it returns a number from 0 to the span.
 Jitter = Callable[[float], float]
 
-#: Of one backoff; a growth so slow that it needs more goes to its cap after them.
-MOST_STEPS = 10_000
+#: Steps that are computed of one backoff. One that grows so slowly that it needs more jumps to its cap after these.
+MAX_STEPS = 10_000
 
 
-def drawn(jitter: Jitter, span: float) -> float:
-    """What `jitter` draws of a span, in seconds.
+def draw(jitter: Jitter, span: float) -> float:
+    """The random part that `jitter` draws of a span, in seconds.
 
-    Raises `ConfigurationError` where it fails or gives no number from 0 to the span: a poll planned for NaN would
-    never come.
+    Raises `ConfigurationError` if `jitter` raises or returns anything but a number from 0 to the span. (A poll planned
+    for NaN, for example, would never start.)
     """
     try:
         part = jitter(span)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as bug:  # CancelledError too: nothing can be cancelled within a plain function
-        complaint = f"raised {type(bug).__name__}"
+    except BaseException as error:  # CancelledError too: a plain function can't be cancelled
+        problem = f"raised {type(error).__name__}"
     else:
         if is_number(part) and 0 <= part <= span:
             return part
-        complaint = f"gave {part!r}"
-    raise ConfigurationError(f"Pacing.jitter {complaint}: it must give a number from 0 to the span that it is given")
+        problem = f"returned {part!r}"
+    raise ConfigurationError(f"Pacing.jitter {problem}: it must return a number from 0 to the span that it is given")
 
 
 @frozen
 class Steps:
-    """Exponential backoff, computed once: the span of each wait, in seconds, the last one standing for all after it."""
+    """Exponential backoff, computed once. `spans` are the waits in seconds; the last one repeats without end."""
 
     spans: tuple[float, ...]
 
     @classmethod
     def exponential(cls, initial: float, factor: float, cap: float) -> Steps:
-        """`initial` · `factor`ⁿ, at most `cap`."""
+        """The spans `initial` · `factor`ⁿ, up to and including `cap`."""
         waits = backoff.expo(base=factor, factor=initial, max_value=cap)
-        next(waits)  # backoff's generators want priming: the first yield is no wait
+        next(waits)  # the first value of backoff's generators is None: they wait for `send`
         if factor == 1:
             return cls((min(initial, cap),))
         below = itertools.takewhile(lambda span: span < cap, waits)
         spans: list[float] = []
-        with contextlib.suppress(OverflowError):  # backoff's powers can outgrow a double before the cap is reached
-            spans.extend(itertools.islice(below, MOST_STEPS))
+        with contextlib.suppress(OverflowError):  # a power may exceed a double before the cap is reached
+            spans.extend(itertools.islice(below, MAX_STEPS))
         return cls((*spans, cap))
 
     def wait(self, n: int, jitter: Jitter) -> float:
-        """The n-th wait: half its span, and a random part of the other half.
+        """Seconds of the n-th wait, counted from 0: half of its span, plus a random part of the other half.
 
-        Jitter on the whole span nearly doubles the polls (27 against 15 a minute for 0.5 → 5 s) and can wait 0 s;
-        on half of it clients that began together still drift apart.
+        Jitter on the whole span would nearly double the number of polls (27 instead of 15 a minute for 0.5 to 5 s), and
+        a wait could be 0 s. With jitter on half of it, clients that started together still drift apart.
         """
         span = self.spans[min(n, len(self.spans) - 1)]
-        return span / 2 + drawn(jitter, span / 2)
+        return span / 2 + draw(jitter, span / 2)
 
 
 def _at_least_two(_: object, attribute: Attribute[float | None], value: Any) -> None:
     if value is not None and not (is_number(value) and value >= 2):
-        raise ConfigurationError(f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {shown(value)}")
+        raise ConfigurationError(
+            f"Pacing.{attribute.name} must be a number of 2 or more, or None, not {short_repr(value)}"
+        )
 
 
 @frozen(kw_only=True)
 class Pacing:
-    """How often a task is asked for: exponential backoff that starts afresh at each change of status.
+    """How often a task is polled: exponential backoff that starts anew at each change of status.
 
-    The n-th interval after a change is `initial` · `factor`ⁿ seconds, at most `max`, half of it random, and never
-    below `floor`. `jitter` draws the random part; the default is `backoff.full_jitter` (give a seeded function to
-    make runs repeatable). `polls_per_task` is for learned pacing, see `learned`; None, the default, learns nothing.
+    The n-th interval after a change is `initial` · `factor`ⁿ seconds, at most `max`. Half of it is random, and it is
+    never below `floor`.
+
+    - `initial`: seconds, 0.5 by default. `factor`: 1 or more, 1.3 by default. `max`: seconds, 10 by default.
+      `floor`: seconds, 0.1 by default.
+    - `polls_per_task`: for learned pacing, see `learned`. None, the default, learns nothing.
+    - `jitter`: draws the random part. It is given a span in seconds and returns a number from 0 to the span. The
+      default is `backoff.full_jitter`; a seeded function makes runs repeatable.
+
+    Raises `ConfigurationError` for a number out of range.
     """
 
     initial: float = positive(0.5)
@@ -92,7 +101,7 @@ class Pacing:
     _steps: Steps = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        # After the validators, which a default would come before.
+        # Not a default of the field: that would be computed before the validators run.
         object.__setattr__(self, "_steps", Steps.exponential(self.initial, self.factor, self.max))
 
     @classmethod
@@ -106,20 +115,28 @@ class Pacing:
         floor: float = 0.1,
         jitter: Jitter = backoff.full_jitter,
     ) -> Pacing:
-        """Polls where tasks are likely to end, as the client learns it from its own polls.
+        """Pacing that polls when tasks are likely to end, which the client learns from its own polls.
 
-        It begins as exponential backoff and tightens as tasks of the same kind and model are seen to end, spending
-        `polls_per_task` polls on a whole task, the first included, on average (at least 2; the other fields may
-        force more). The gaps stay within `floor`, `max`, and `initial` plus half the time already waited, so that
-        what was learned wrongly costs little.
+        It starts as exponential backoff. As the client sees tasks of a kind and model end, it polls more densely at the
+        ages at which they end, and less in between.
+
+        - `polls_per_task`: polls to spend on a whole task on average, the first poll included. At least 2; 10 by
+          default. The other fields may force more polls.
+        - The other arguments are the fields of `Pacing`.
+
+        An interval is at least `floor` and at most `max`. It is also at most `initial`, plus half of the time already
+        waited, plus half of the age at which the first tasks end (one in `polls_per_task`). These bounds limit what a
+        wrong estimate costs.
+
+        Raises `ConfigurationError` for a number out of range.
         """
         return cls(polls_per_task=polls_per_task, initial=initial, factor=factor, max=max, floor=floor, jitter=jitter)
 
     def interval(self, polls_since_change: int) -> float:
-        """Seconds from an answer to the next poll, after this many answers that brought no change."""
+        """Seconds from a response to the next poll, after this many responses without a change of status."""
         return max(self.floor, self._steps.wait(polls_since_change, self.jitter))
 
 
 def retry_steps(retry: Retry) -> Steps:
-    """The waits between attempts after transient faults."""
+    """The backoff between attempts after transient faults."""
     return Steps.exponential(retry.initial, retry.factor, retry.max)

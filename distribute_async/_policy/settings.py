@@ -1,4 +1,4 @@
-"""What a client can be told about faults and limits: `Retry` and `Limits`. Pure."""
+"""The settings for faults and limits: `Retry` and `Limits`. Pure; used by `_policy`, `_engine` and `client`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from attrs import frozen
 
 from distribute_async._wire.arguments import count, growth, positive, rate, seconds
 
-#: Seconds for one whole wait where nobody says otherwise.
+#: Seconds for one whole wait, by default.
 DEFAULT_TIMEOUT = 600.0
 
 
 @frozen(kw_only=True)
 class Retry:
-    """How transient faults are outlived. All times are seconds; waits between attempts get half jitter (see `Pacing`).
+    """How transient faults are retried. All times are seconds.
 
-    `initial`, `factor`, `max`: exponential backoff after a fault. `attempts`: how often `fetch` tries. A wait goes
-    on until `max_outage` has passed since its first fault after its last good response (and three polls have failed
-    since it began), and then raises the last fault. `first_contact` stands in its place while the client has not had
-    a single response and can't even connect (connection, DNS, TLS handshake, proxy): a wrong address is told after
-    10 s and at least `attempts` tries. `not_found_grace`: how long a 404 must be the only answer before it is believed
-    (a task just created may not be visible yet). `max_retry_after`: the longest `Retry-After` that is obeyed.
+    - `attempts`: attempts of one `fetch` or one submission; 3 by default.
+    - `initial`, `factor`, `max`: exponential backoff between attempts, with half jitter as in `Pacing`; 0.5 s, 2 and
+      30 s by default.
+    - `max_outage`: how long a wait goes on without a good response; 300 by default. The time counts from its first
+      fault after its last good response, and at least three polls must have failed. Then the wait raises the last
+      fault.
+    - `first_contact`: replaces `max_outage` until the client has had its first response, for faults of the connection
+      (connect, DNS, TLS handshake, proxy); 10 by default. At least `attempts` polls must have failed. So a wrong
+      address is reported early.
+    - `not_found_grace`: how long 404 must be the only response before a wait raises `NotFoundError`; 3 by default. A
+      task just created may not be visible yet.
+    - `max_retry_after`: the longest `Retry-After` that is obeyed; 300 by default. A longer one ends the wait that
+      received it.
+
+    Raises `ConfigurationError` for a number out of range.
     """
 
     attempts: int = count(3)
@@ -34,12 +43,16 @@ class Retry:
 
 @frozen(kw_only=True)
 class Limits:
-    """What one client may use at most.
+    """The resources that one client may use.
 
-    `max_in_flight`: HTTP exchanges at once. `max_requests_per_second`: over all requests of the client; None for no
-    bound. `max_body_bytes`: an answer's size after decompression; 1 MiB, because decoding holds up the loop (10 MB
-    of tiny choices took 1 s; a usual answer has under 10 KB). `connect_timeout`: seconds to get a connection.
-    `exchange_timeout`: seconds from having a connection to the answer's last byte.
+    - `max_in_flight`: HTTP exchanges at the same time; 100 by default.
+    - `max_requests_per_second`: over all requests of the client. None, the default, for no limit.
+    - `max_body_bytes`: the size of a response's body after decompression; 1 MiB by default. Decoding blocks the event
+      loop: 10 MB of tiny choices took 1 s. A usual response has less than 10 KB.
+    - `connect_timeout`: seconds to get a connection; 5 by default.
+    - `exchange_timeout`: seconds from having a connection to the last byte of the response; 30 by default.
+
+    Raises `ConfigurationError` for a number out of range.
     """
 
     max_in_flight: int = count(100)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from distribute_async._policy.adaptive import Course, Learning
+from distribute_async._policy.adaptive import AdaptivePacer, PacingMemory
 from distribute_async._policy.faults import Action, Fault
 from distribute_async._policy.pacing import Pacing, Steps
 from distribute_async._policy.settings import Retry
@@ -68,7 +68,7 @@ class RequestPolicy:
     pacing: Pacing
     retry: Retry
     retry_steps: Steps
-    learning: Learning
+    learning: PacingMemory
 
     def patience(self, action: Action, *, had_response: bool) -> Patience:
         """For a fault of a client that has had some response of the service before, or none yet."""
@@ -76,9 +76,9 @@ class RequestPolicy:
             return Patience(self.retry.first_contact, self.retry.attempts)
         return Patience(self.retry.max_outage, LEAST_FAILURES)
 
-    def pacer(self, kind: str, now: float) -> Course | None:
+    def pacer(self, kind: str, now: float) -> AdaptivePacer | None:
         """What paces the polls of a task by what was learned of its kind; None for plain backoff."""
-        return None if self.pacing.polls_per_task is None else Course(self.learning, kind, now)
+        return None if self.pacing.polls_per_task is None else AdaptivePacer(self.learning, kind, now)
 
     def backoff(self, failures: int) -> float:
         """Seconds to the next attempt after so many faults in a row."""
@@ -311,7 +311,7 @@ class TaskState(_StatusPolls[R]):
 
     is_call: ClassVar[bool] = False
 
-    def __init__(self, task_id: str, policy: RequestPolicy, now: float, pacer: Course | None = None) -> None:
+    def __init__(self, task_id: str, policy: RequestPolicy, now: float, pacer: AdaptivePacer | None = None) -> None:
         super().__init__(task_id, policy, now)
         self.status: TaskStatus | None = None
         self.polls_since_change = 0

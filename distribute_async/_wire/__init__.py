@@ -1,1 +1,1 @@
-"""What goes over the wire: pure values, no clock, no socket."""
+"""Requests, responses, errors, and their coding. Pure values: no clock, no socket, no event loop."""

@@ -1,4 +1,4 @@
-"""What callers pass as arguments: numbers, counts and timeouts, checked; and how a refused value is shown. Pure."""
+"""Validation of arguments: numbers, counts, timeouts, and the fields of settings. Pure; everybody may use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distribute_async._wire.errors import ConfigurationError
 
 
 class Default(Enum):
-    """The type of `DEFAULT`, which stands for "as the client was told": None already means something else."""
+    """The type of `DEFAULT`, which stands for the client's own value. None can't: it already means no timeout."""
 
     DEFAULT = "the client's"
 
@@ -24,25 +24,27 @@ class Default(Enum):
 DEFAULT: Final = Default.DEFAULT
 
 
-def _refuse_unless(fits: bool, instance: object, attribute: Attribute[Any], value: object, want: str) -> None:
-    if not fits:
-        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} must be {want}, not {shown(value)}")
+def _require(is_valid: bool, instance: object, attribute: Attribute[Any], value: object, expected: str) -> None:
+    if not is_valid:
+        raise ConfigurationError(
+            f"{type(instance).__name__}.{attribute.name} must be {expected}, not {short_repr(value)}"
+        )
 
 
-def shown(value: object) -> str:
-    """A value that is refused, for the error that says so: its repr, cut where it is long."""
+def short_repr(value: object) -> str:
+    """The repr of a refused value for an error's text, cut to 60 characters."""
     try:
         text = repr(value)
-    except Exception:  # Python writes no whole number of more than 4,300 digits
+    except Exception:  # such as an int of more than 4,300 digits
         return f"such a {type(value).__name__}"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
 
 
-_LONGEST_SHOWN = 60
+_MAX_REPR = 60
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a finite number that a double holds, and no bool."""
+    """Whether `value` is a finite number that fits into a double, and not a bool."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
@@ -52,19 +54,19 @@ def is_number(value: object) -> bool:
 
 
 def seconds(default: float) -> Any:
-    """A field of seconds (or a factor): a finite number of 0 or more."""
+    """A field for seconds: a finite number of 0 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_number(value) and value >= 0, instance, attribute, value, "a number of 0 or more")
+        _require(is_number(value) and value >= 0, instance, attribute, value, "a number of 0 or more")
 
     return _field(default=default, validator=check)
 
 
 def growth(default: float) -> Any:
-    """A field for the growth of a backoff: a finite number of 1 or more."""
+    """A field for the factor of a backoff: a finite number of 1 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_number(value) and value >= 1, instance, attribute, value, "a number of 1 or more")
+        _require(is_number(value) and value >= 1, instance, attribute, value, "a number of 1 or more")
 
     return _field(default=default, validator=check)
 
@@ -73,13 +75,13 @@ def positive(default: float) -> Any:
     """A field for a finite number above 0."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_number(value) and value > 0, instance, attribute, value, "a number above 0")
+        _require(is_number(value) and value > 0, instance, attribute, value, "a number above 0")
 
     return _field(default=default, validator=check)
 
 
 def is_count(value: object) -> bool:
-    """Whether `value` is a whole number of 1 or more that a double holds, and no bool."""
+    """Whether `value` is a whole number of 1 or more that fits into a double, and not a bool."""
     return isinstance(value, int) and is_number(value) and value >= 1
 
 
@@ -87,31 +89,36 @@ def count(default: int) -> Any:
     """A field for a whole number of 1 or more."""
 
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        _refuse_unless(is_count(value), instance, attribute, value, "a whole number of 1 or more")
+        _require(is_count(value), instance, attribute, value, "a whole number of 1 or more")
 
     return _field(default=default, validator=check)
 
 
 def rate() -> Any:
+    """A field for a rate: a finite number above 0, or None, the default, for no limit."""
+
     def check(instance: object, attribute: Attribute[Any], value: Any) -> None:
-        fits = value is None or (is_number(value) and value > 0)
-        _refuse_unless(fits, instance, attribute, value, "a number above 0, or None for no bound")
+        is_valid = value is None or (is_number(value) and value > 0)
+        _require(is_valid, instance, attribute, value, "a number above 0, or None for no limit")
 
     return _field(default=None, validator=check)
 
 
 def checked_count(name: str, value: int) -> int:
-    """An argument that is a whole number of 1 or more; refuses all else."""
+    """The argument itself. Raises `ConfigurationError` for anything but a whole number of 1 or more."""
     if not is_count(value):
-        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {shown(value)}")
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {short_repr(value)}")
     return value
 
 
 def wait_timeout(value: float | None) -> float:
-    """A wait's `timeout=` in seconds, with infinity for None; refuses what is no number of 0 or more."""
+    """The seconds of a `timeout=` argument; infinity for None.
+
+    Raises `ConfigurationError` for anything but None or a number of 0 or more.
+    """
     if value is None:
         return math.inf
     is_endless = isinstance(value, float) and value == math.inf
     if not (is_endless or (is_number(value) and value >= 0)):
-        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {shown(value)}")
+        raise ConfigurationError(f"timeout must be None or a number of seconds of 0 or more, not {short_repr(value)}")
     return value

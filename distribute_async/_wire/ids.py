@@ -1,4 +1,4 @@
-"""Task ids: what the specification's pattern takes, and what is refused. Pure; everybody may use it."""
+"""Task ids: validation against the specification's pattern. Pure; everybody may use it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def is_task_id(value: str) -> bool:
 
 
 def task_id_text(value: str | uuid.UUID) -> str | None:
-    """The text of an id that may be sent, or None where `value` is no task id."""
+    """The text of a task id; None if `value` is not a task id."""
     text = str(value) if isinstance(value, uuid.UUID) else value
     return text if isinstance(text, str) and is_task_id(text) else None
 
 
 def checked_id(task_id: str | uuid.UUID) -> str:
-    """The text to send for a task id; raises `InvalidTaskIdError` for what the specification's pattern refuses."""
+    """The text of a task id. Raises `InvalidTaskIdError` if it doesn't match the specification's pattern."""
     text = task_id_text(task_id)
     if text is None:
         raise InvalidTaskIdError("a task id is a version 4 UUID, such as the one that creating a task gave")

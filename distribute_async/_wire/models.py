@@ -1,7 +1,7 @@
-"""What the service says, as frozen values, and the check of a task id. Uses `status` alone; everybody may use it.
+"""Models of the service's responses, and of what waits report. Frozen attrs classes. Pure; everybody may use it.
 
-Fields have the specification's names and optionality. What it doesn't name is kept in `extra` as sent, so that a
-newer service loses nothing. Reprs leave out what prompts and answers say.
+Fields have the names and optionality of the specification. Unknown fields are kept in `extra` as they were sent. Reprs
+leave out the content of prompts and responses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distribute_async._wire.status import TaskStatus
 
 
 def _wire_value(value: Any) -> Any:
-    if isinstance(value, Wire):
+    if isinstance(value, WireModel):
         return value.to_dict()
     if isinstance(value, tuple):
         return [_wire_value(item) for item in value]
@@ -28,21 +28,21 @@ def _none_if_empty(extra: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 @frozen(kw_only=True)
-class Wire:
-    """What all parts of an answer have in common: unknown fields in `extra`, and the way back to the wire."""
+class WireModel:
+    """The base class of all parts of a response: keeps unknown fields, and converts back to the JSON object."""
 
-    # Nearly always empty, and an empty dict for each of a hundred thousand answers adds up.
+    # Nearly always empty. None takes less memory than an empty dict where many results are kept.
     _extra: Mapping[str, Any] | None = field(
         default=None, converter=_none_if_empty, repr=False, hash=False, metadata={"wire": False}
     )
 
     @property
     def extra(self) -> Mapping[str, Any]:
-        """The fields that this library doesn't know, as they were sent."""
+        """The fields that this version doesn't know, as they were sent."""
         return self._extra or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object as the service sends it, unknown fields included; optional fields that are None left out."""
+        """The JSON object as the service sends it, with unknown fields, and without optional fields that are None."""
         known: tuple[Attribute[Any], ...] = fields(type(self))
         named = {
             attribute.name: _wire_value(value)
@@ -54,16 +54,16 @@ class Wire:
 
 
 @frozen(kw_only=True)
-class FunctionCall(Wire):
-    """The function that a model asks for. `arguments` is JSON text as the model wrote it: parse it with care."""
+class FunctionCall(WireModel):
+    """A function that the model calls. `arguments` is JSON text written by the model; it may be invalid."""
 
     name: str
     arguments: str = field(repr=False)
 
 
 @frozen(kw_only=True)
-class ToolCall(Wire):
-    """One call of a tool in a message. `type` is "function" in the specification; others pass through."""
+class ToolCall(WireModel):
+    """One tool call of a message. `type` is "function" in the specification; other values are kept as sent."""
 
     id: str
     type: str
@@ -71,8 +71,8 @@ class ToolCall(Wire):
 
 
 @frozen(kw_only=True)
-class Message(Wire):
-    """What was said. `content` is None where the service sends null (usual beside tool calls)."""
+class Message(WireModel):
+    """One message of a chat. `content` is None if the service sends null, as it does with tool calls."""
 
     content: str | None = field(repr=False, metadata={"nullable": True})
     role: str
@@ -81,8 +81,11 @@ class Message(Wire):
 
 
 @frozen(kw_only=True)
-class Choice(Wire):
-    """One alternative answer. `finish_reason` is "stop" or "tool_calls" in the specification; others pass through."""
+class Choice(WireModel):
+    """One of the alternative responses of the model.
+
+    `finish_reason` is "stop" or "tool_calls" in the specification; other values are kept as sent.
+    """
 
     finish_reason: str
     index: float
@@ -90,8 +93,8 @@ class Choice(Wire):
 
 
 @frozen(kw_only=True)
-class Usage(Wire):
-    """The tokens that were counted, as numbers as sent."""
+class Usage(WireModel):
+    """The number of tokens, as sent."""
 
     completion_tokens: float
     prompt_tokens: float
@@ -99,21 +102,21 @@ class Usage(Wire):
 
 
 def _as_datetime(stamp: float | str | None) -> datetime | None:
-    # The specification gives no unit. Seconds reach 1e11 in the year 5138; milliseconds passed it in 1973.
+    # The specification gives no unit. In seconds 1e11 is the year 5138; in milliseconds it is 1973.
     if stamp is None:
         return None
     try:
         if isinstance(stamp, str):
-            told = datetime.fromisoformat(stamp)
-            return told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+            time = datetime.fromisoformat(stamp)
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         return datetime.fromtimestamp(stamp / 1000 if abs(stamp) >= 1e11 else stamp, UTC)
     except (OverflowError, OSError, ValueError):
         return None
 
 
 @frozen(kw_only=True)
-class TaskResult(Wire):
-    """What the answers for all kinds of task have in common; the walk of a task reads nothing else."""
+class TaskResult(WireModel):
+    """The base class of results: the fields that all kinds of task have. Polling depends on these alone."""
 
     status: TaskStatus
     created: float | str
@@ -123,31 +126,31 @@ class TaskResult(Wire):
 
     @property
     def created_at(self) -> datetime | None:
-        """`created` as an aware datetime in UTC; None where it is none, or beyond what a datetime holds.
+        """`created` as an aware datetime in UTC; None if it isn't a time, or one out of the range of `datetime`.
 
-        The specification names no unit, so the size tells it: below 1e11 it is seconds since 1970 (as in OpenAI's
-        format), else milliseconds. Text (images have that) is read as ISO 8601, in UTC where it names no zone.
+        The specification gives no unit. Numbers below 1e11 are taken for seconds since 1970 (as in OpenAI's format),
+        larger ones for milliseconds. Text, which images have, is parsed as ISO 8601, in UTC if it has no time zone.
         """
         return _as_datetime(self.created)
 
     @property
     def finished_at(self) -> datetime | None:
-        """`finished` as an aware datetime in UTC, its unit told as for `created_at`; None where there is none."""
+        """`finished` as an aware datetime in UTC, converted as in `created_at`; None if the field is missing."""
         return _as_datetime(self.finished)
 
     @property
     def has_output(self) -> bool:
-        """Whether the answer holds what the task was created for."""
+        """Whether the result contains what the task was created for."""
         raise NotImplementedError
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come: a terminal status, or an unknown one with `finished` set."""
+        """Whether the task has ended: its status is terminal, or unknown with `finished` set."""
         return self.status.is_terminal or (not self.status.is_known and self.finished is not None)
 
     @property
     def is_failed(self) -> bool:
-        """Whether the task is over without its output: ERROR, or an unknown ending status with nothing to show."""
+        """Whether the task has failed: its status is ERROR, or an unknown one with `finished` set and no output."""
         return self.status == TaskStatus.ERROR or (
             self.is_over and self.status != TaskStatus.COMPLETED and not self.has_output
         )
@@ -155,7 +158,7 @@ class TaskResult(Wire):
 
 @frozen(kw_only=True)
 class ChatResult(TaskResult):
-    """An answer of `/async/chat/result`: how the task stands and, once COMPLETED, what the model said."""
+    """A response of `/async/chat/result`: the status of the task and, once COMPLETED, the model's response."""
 
     created: float
     finished: float | None = None
@@ -165,18 +168,18 @@ class ChatResult(TaskResult):
 
     @property
     def text(self) -> str | None:
-        """The first choice's content; None where there is no choice yet, or it has no content (tool calls)."""
+        """The content of the first choice; None if there is no choice yet, or no content (with tool calls)."""
         return self.choices[0].message.content if self.choices else None
 
     @property
     def has_output(self) -> bool:
-        """Whether there is any choice."""
+        """Whether there is at least one choice."""
         return bool(self.choices)
 
 
 @frozen(kw_only=True)
-class Created(Wire):
-    """The response to a create call: the id of the new task. Fields that a service may add are kept in `extra`."""
+class Created(WireModel):
+    """A response to a create call: the id of the new task. Other fields are kept in `extra`."""
 
     id: str
 
@@ -191,34 +194,34 @@ class Transition(Generic[R_co]):
 
     #: The task.
     task_id: str
-    #: The status before it; None for the first one seen.
+    #: The status before the change; None for the first one seen.
     previous: TaskStatus | None
-    #: The status reached; None where following the task ended in `error`.
+    #: The status after the change; None if following the task ended in `error`.
     status: TaskStatus | None
-    #: The answer that showed it; None beside `error`.
+    #: The result with this status; None if there is an `error`.
     result: R_co | None = field(repr=False)
-    #: Seconds of loop time from the start of following the task to this observation.
+    #: Seconds from the start of following the task to this change.
     elapsed: float
-    #: Status reads that it took so far, this one included.
+    #: The number of polls so far, this one included.
     polls: int
-    #: Why following the task ended early; only in `watch_many`, None elsewhere.
+    #: The error that ended following the task; only in `watch_many`, otherwise None.
     error: Exception | None = None
 
 
 @frozen(kw_only=True)
 class Outcome(Generic[R_co]):
-    """How one of many tasks ended: out of `as_completed`."""
+    """How one of many tasks ended; see `as_completed`."""
 
-    #: The task; the text of what was given where that is no task id.
+    #: The task; the text of the argument if it isn't a task id.
     task_id: str
-    #: The result; None beside `error`.
+    #: The result; None if there is an `error`.
     result: R_co | None = field(repr=False)
-    #: Why there is none: a `DistributeError`, `TaskFailedError` where the task ended in ERROR.
+    #: The error, a `DistributeError`: `TaskFailedError` if the task ended in ERROR. None if there is a result.
     error: Exception | None
 
     def unwrap(self) -> R_co:
-        """The result; raises `error` where there is one."""
+        """The result. Raises `error` if there is one."""
         if self.error is not None:
-            raise self.error.with_traceback(None)  # or each call would add its frames to it
+            raise self.error.with_traceback(None)  # without this each call would add frames to it
         assert self.result is not None  # noqa: S101 - one of the two is set
         return self.result

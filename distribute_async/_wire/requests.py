@@ -1,9 +1,9 @@
-"""What tasks are created from: the documented fields of each create call, checked before anything is sent.
+"""Requests to create tasks: the documented fields of each create call, validated before anything is sent. Pure.
 
-Used by `kinds`, which gives each kind of task one of these; `Tasks.submit` takes its fields as keywords. The
-service publishes them in its documentation, not in its specification, and some of its enumerations not at all: these
-pass any value through, and `extra_body` passes what is not known here. Fields that are not given are not sent, so that
-the service's own defaults hold.
+Used by `kinds`, where each kind of task has one of these classes. `Tasks.submit` takes its fields as keyword arguments.
+The fields come from the service's documentation; the specification doesn't contain them. Enumerations that the
+documentation leaves open accept any value, and `extra_body` takes fields that are not known here. Fields that are not
+given are not sent, so that the service's defaults apply.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import attrs
 from attrs import Attribute, field, frozen
 
-from distribute_async._wire.arguments import DEFAULT, Default, is_count, is_number, shown
+from distribute_async._wire.arguments import DEFAULT, Default, is_count, is_number, short_repr
 from distribute_async._wire.errors import InvalidRequestError
 from distribute_async._wire.models import Message
 
@@ -25,47 +25,47 @@ Validator = Callable[[Any, Any, Any], None]
 T = TypeVar("T")
 
 
-def _check(name: str, want: str, fits: bool) -> None:
-    # The value isn't repeated: it may be somebody's prompt.
-    if not fits:
-        raise InvalidRequestError(f"{name} must be {want}", name)
+def _require(is_valid: bool, name: str, expected: str) -> None:
+    if not is_valid:
+        # Without the value, which may be a prompt.
+        raise InvalidRequestError(f"{name} must be {expected}", name)
 
 
-# A required field is written as `field(validator=…)`: to type checkers anything else looks like a default.
+# A required field is declared with `field(validator=…)`: type checkers take any other call for a default.
 
 
-def _fitting(want: str, fits: Callable[[Any], bool]) -> Validator:
-    """For a value that fits."""
+def _validator(expected: str, is_valid: Callable[[Any], bool]) -> Validator:
+    """A validator that requires `is_valid` of the value."""
 
     def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        _check(attribute.name, want, fits(value))
+        _require(is_valid(value), attribute.name, expected)
 
     return check
 
 
 def _text(shortest: int, longest: int) -> Validator:
-    """For a text; lengths in characters."""
-    want = f"a text of {shortest} to {longest} characters"
-    return _fitting(want, lambda value: isinstance(value, str) and shortest <= len(value) <= longest)
+    """A validator for a text; lengths in characters."""
+    expected = f"a text of {shortest} to {longest} characters"
+    return _validator(expected, lambda value: isinstance(value, str) and shortest <= len(value) <= longest)
 
 
-_named = _fitting("a text that is not empty", lambda value: isinstance(value, str) and value != "")
+_not_empty = _validator("a text that is not empty", lambda value: isinstance(value, str) and value != "")
 
 
-def _optional(want: str, fits: Callable[[Any], bool]) -> Any:
-    """A field that may be left out, for a value that fits."""
-    return field(default=None, validator=_fitting(want, lambda value: value is None or fits(value)))
+def _optional(expected: str, is_valid: Callable[[Any], bool]) -> Any:
+    """An optional field that requires `is_valid` of its value."""
+    return field(default=None, validator=_validator(expected, lambda value: value is None or is_valid(value)))
 
 
 def _number(low: float | None, high: float, *, whole: bool = False) -> Any:
     """An optional field for a number within documented bounds."""
     kind = "a whole number" if whole else "a number"
 
-    def fits(value: Any) -> bool:
+    def is_valid(value: Any) -> bool:
         is_kind = is_number(value) and (isinstance(value, int) or not whole)
         return is_kind and value <= high and (low is None or value >= low)
 
-    return _optional(f"{kind} of at most {high:g}" if low is None else f"{kind} from {low:g} to {high:g}", fits)
+    return _optional(f"{kind} of at most {high:g}" if low is None else f"{kind} from {low:g} to {high:g}", is_valid)
 
 
 def _count() -> Any:
@@ -77,11 +77,12 @@ def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
-def _conversation(_: object, attribute: Attribute[Any], value: Any) -> None:
-    _check(attribute.name, "a list of messages, at least one", _is_list(value) and bool(value))
-    want = 'a list of mappings such as {"role": "user", "content": "…"}, or of Message'
+def _messages(_: object, attribute: Attribute[Any], value: Any) -> None:
+    """A validator for the messages of a chat."""
+    _require(_is_list(value) and bool(value), attribute.name, "a list of messages, at least one")
+    expected = 'a list of mappings such as {"role": "user", "content": "…"}, or of Message'
     for index, message in enumerate(value):
-        _check(attribute.name, f"{want}, which the one at index {index} is not", _is_message(message))
+        _require(_is_message(message), attribute.name, f"{expected}, which the one at index {index} is not")
 
 
 def _is_message(value: Any) -> bool:
@@ -94,22 +95,23 @@ def _is_message(value: Any) -> bool:
     return isinstance(role, str) and (content is None or isinstance(content, str) or _is_list(content))
 
 
-def _json(value: Any) -> bytes | None:
+def _encode(value: Any) -> bytes | None:
+    """The JSON text of a value; None if it has none."""
     try:
-        return json.dumps(_sent(value), allow_nan=False).encode()
+        return json.dumps(_json_value(value), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):
         return None
 
 
-def _sent(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, Message):
         return value.to_dict()
     if isinstance(value, Mapping):
-        return {key: _sent(item) for key, item in value.items()}
-    return [_sent(item) for item in value] if _is_list(value) else value
+        return {key: _json_value(item) for key, item in value.items()}
+    return [_json_value(item) for item in value] if _is_list(value) else value
 
 
-#: What fields of this meaning are called elsewhere.
+#: Names of the same fields in other APIs, to suggest the right one.
 _ALIASES: Mapping[str, tuple[str, ...]] = {
     "model": ("engine", "model_name", "model_id"),
     "messages": ("prompt", "input", "text", "conversation"),
@@ -129,29 +131,29 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _unknown(kind: type, name: str, known: Sequence[str]) -> InvalidRequestError:
-    likely = [one for one in known if name in _ALIASES.get(one, ())]
-    likely += difflib.get_close_matches(name, known, 1)
-    meant = f": did you mean {likely[0]}?" if likely else "."
-    words = f"{shown(name)} is no field of {kind.__name__}{meant} What isn't documented goes into extra_body"
-    return InvalidRequestError(words, name)
+def _unknown_field(kind: type, name: str, known: Sequence[str]) -> InvalidRequestError:
+    candidates = [one for one in known if name in _ALIASES.get(one, ())]
+    candidates += difflib.get_close_matches(name, known, 1)
+    suggestion = f": did you mean {candidates[0]}?" if candidates else "."
+    text = f"{short_repr(name)} is not a field of {kind.__name__}{suggestion} Pass undocumented fields in extra_body"
+    return InvalidRequestError(text, name)
 
 
-def checks_names(kind: type[T]) -> type[T]:
-    """Of a class of requests: fields that it hasn't, and required ones that are missing, are errors like any other."""
+def _checks_names(kind: type[T]) -> type[T]:
+    """Make unknown and missing fields of a request an `InvalidRequestError` instead of a `TypeError`."""
     init: Callable[..., None] = kind.__init__
-    taken: tuple[Attribute[Any], ...] = attrs.fields(kind)  # type: ignore[arg-type]
-    known = [attribute.name for attribute in taken]
-    required = [attribute.name for attribute in taken if attribute.default is attrs.NOTHING]
+    attributes: tuple[Attribute[Any], ...] = attrs.fields(kind)  # type: ignore[arg-type]
+    known = [attribute.name for attribute in attributes]
+    required = [attribute.name for attribute in attributes if attribute.default is attrs.NOTHING]
 
     @functools.wraps(init)
     def checked(self: T, /, *args: Any, **fields: Any) -> None:
         unknown = [name for name in fields if name not in known]
         missing = [] if args else [name for name in required if name not in fields]
         if unknown or missing:
-            del self  # it isn't made yet: a traceback with locals would ask in vain for its repr
+            del self  # its repr would fail in a traceback that shows locals, since it has no attributes yet
         if unknown:
-            raise _unknown(kind, unknown[0], known)
+            raise _unknown_field(kind, unknown[0], known)
         if missing:
             raise InvalidRequestError(f"{missing[0]} is missing", missing[0])
         init(self, *args, **fields)
@@ -166,45 +168,53 @@ def _is_extra(value: Any) -> bool:
 
 @frozen(kw_only=True)
 class TaskRequest:
-    """What all create calls have in common.
+    """The base class of requests: what all create calls have in common.
 
-    `extra_body`: further fields to send; one that is documented too is replaced. `timeout` is not sent: seconds for the
-    whole submission, and again for the whole wait of the watch that it gives; None for none, the client's by default.
+    - `extra_body`: other fields to send. They replace documented fields of the same name.
+    - `timeout`: seconds for the whole submission, and again for the whole wait of the watch that it returns. None for
+      no timeout; the client's by default. It is not sent.
+
+    All fields are keyword arguments. Raises `InvalidRequestError` for an unknown, missing or invalid field.
     """
 
     extra_body: Mapping[str, Any] | None = field(
-        default=None, validator=_fitting("a mapping of fields", _is_extra), repr=False, metadata={"wire": False}
+        default=None, validator=_validator("a mapping of fields", _is_extra), repr=False, metadata={"wire": False}
     )
     timeout: float | Default | None = field(default=DEFAULT, repr=False, metadata={"wire": False})
 
     def body(self) -> bytes:
-        """The JSON to send. Raises `InvalidRequestError` where a value can't be sent."""
+        """The JSON to send. Raises `InvalidRequestError` for a value that JSON can't represent."""
         given = {
             attribute.name: getattr(self, attribute.name)
             for attribute in attrs.fields(type(self))
             if attribute.metadata.get("wire", True)
         }
         sent = {name: value for name, value in given.items() if value is not None}
-        body = _json({**sent, **(self.extra_body or {})})
+        body = _encode({**sent, **(self.extra_body or {})})
         if body is None:
-            name = next((name for name, value in sent.items() if _json(value) is None), "extra_body")
-            words = f"{name} holds what JSON has no way to write, such as bytes or a number that is not finite"
-            raise InvalidRequestError(words, name)
+            name = next((name for name, value in sent.items() if _encode(value) is None), "extra_body")
+            text = f"{name} has a value that JSON has no way to write, such as bytes or a number that is not finite"
+            raise InvalidRequestError(text, name)
         return body
 
 
-@checks_names
+@_checks_names
 @frozen(kw_only=True)
 class ChatRequest(TaskRequest):
-    """A chat task. Ranges and defaults (in brackets) are those of the public documentation.
+    """A request for a chat task. Ranges, and defaults in brackets, are those of the service's documentation.
 
-    `messages`: the conversation, as `Message`s or mappings with `role` and `content`. `frequency_penalty` and
-    `presence_penalty` from -2 to 2 (0); `max_completion_tokens` from -1 to 600 (128); `n` 1 or more (1); `temperature`
-    at most 2 (1); `top_p` at most 1 (1). The other fields are passed through.
+    - `messages`: the conversation, as `Message` or mappings with `role` and `content`; at least one.
+    - `frequency_penalty`, `presence_penalty`: -2 to 2 (0).
+    - `max_completion_tokens`: -1 to 600 (128).
+    - `n`: 1 or more (1).
+    - `temperature`: at most 2 (1).
+    - `top_p`: at most 1 (1).
+
+    The other fields are sent as given.
     """
 
-    model: str = field(validator=_named)
-    messages: Sequence[Message | Mapping[str, Any]] = field(validator=_conversation, repr=False)
+    model: str = field(validator=_not_empty)
+    messages: Sequence[Message | Mapping[str, Any]] = field(validator=_messages, repr=False)
     reasoning_effort: str | None = None
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     frequency_penalty: float | None = _number(-2, 2)
@@ -224,16 +234,21 @@ class ChatRequest(TaskRequest):
     parallel_tool_calls: bool | None = None
 
 
-@checks_names
+@_checks_names
 @frozen(kw_only=True)
 class ImageRequest(TaskRequest):
-    """A task that makes pictures. Ranges and defaults (in brackets) are those of the public documentation.
+    """A request for an image task. Ranges, and defaults in brackets, are those of the service's documentation.
 
-    `prompt` has at most 1,000 characters; `guidance_scale` 1 to 10 (5); `num_inference_steps` 1 to 50 (10); `n` 1 or
-    more (1); `size` such as "768x768" (that). The other fields are passed through.
+    - `prompt`: at most 1,000 characters.
+    - `guidance_scale`: 1 to 10 (5).
+    - `num_inference_steps`: 1 to 50 (10).
+    - `n`: 1 or more (1).
+    - `size`: width and height, such as "768x768" ("768x768").
+
+    The other fields are sent as given.
     """
 
-    model: str = field(validator=_named)
+    model: str = field(validator=_not_empty)
     prompt: str = field(validator=_text(0, 1000), repr=False)
     seed: int | None = None
     style: str | None = None
@@ -244,16 +259,21 @@ class ImageRequest(TaskRequest):
     size: str | None = None
 
 
-@checks_names
+@_checks_names
 @frozen(kw_only=True)
 class SpeechRequest(TaskRequest):
-    """A task that speaks. Ranges and defaults (in brackets) are those of the public documentation.
+    """A request for a speech task. Ranges, and defaults in brackets, are those of the service's documentation.
 
-    `model` such as "Chatterbox"; `input`, what to say, has 2 to 4,096 characters; `voice` "leo", "nora" or the id of a
-    file ("leo"); `temperature` 0 to 1 (0.8); `exaggeration` and `cfg_weight` 0 to 1 (0.5).
+    - `model`: such as "Chatterbox".
+    - `input`: the text to speak, of 2 to 4,096 characters.
+    - `voice`: "leo", "nora" or the id of a file ("leo").
+    - `temperature`: 0 to 1 (0.8).
+    - `exaggeration`, `cfg_weight`: 0 to 1 (0.5).
+
+    The other fields are sent as given.
     """
 
-    model: str = field(validator=_named)
+    model: str = field(validator=_not_empty)
     input: str = field(validator=_text(2, 4096), repr=False)
     voice: str | None = None
     stream: bool | None = None

@@ -1,4 +1,4 @@
-"""The statuses of a remote task: an open enumeration. Imports nothing; everybody may use it."""
+"""The statuses of a remote task, as an open enumeration. Pure; everybody may use it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import StrEnum
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands, in the specification's seven words (`status` of `/async/chat/result`).
+    """The status of a task: the seven values of `status` in the specification of `/async/chat/result`.
 
-    The enumeration is open: a word that this version doesn't know becomes a `TaskStatus` all the same, equal to
-    its text, with `is_known` False and not terminal. So a service that learns a new status breaks nobody, and a
-    `match` over statuses needs a `case _`. Unknown members are made anew each time (a hostile service
-    could otherwise fill the memory): compare them with `==`, not `is`.
+    The enumeration is open. A value that this version doesn't know becomes a `TaskStatus` too: equal to its text, with
+    `is_known` False, and not terminal. A new status of the service therefore breaks no program, and a `match` over
+    statuses needs a `case _`. Compare unknown values with `==`, not `is`: a new object is made each time, since a cache
+    of them could grow without limit.
     """
 
     CREATED = "CREATED"
@@ -25,19 +25,19 @@ class TaskStatus(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> TaskStatus | None:
         if not isinstance(value, str):
-            return None  # makes the enum machinery raise its ValueError
+            return None  # Enum then raises ValueError
         member = str.__new__(cls, value)
         member._name_ = member._value_ = str(value)
         return member
 
     @property
     def is_terminal(self) -> bool:
-        """True for COMPLETED and ERROR: nothing follows them."""
+        """Whether the status is COMPLETED or ERROR. No other status follows these."""
         return self in _TERMINAL
 
     @property
     def is_known(self) -> bool:
-        """True for the specification's seven words."""
+        """Whether the status is one of the seven in the specification."""
         return self._name_ in TaskStatus.__members__
 
 

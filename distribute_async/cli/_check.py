@@ -83,7 +83,7 @@ async def _fault(client: DistributeClient, timeout: float) -> DistributeError | 
         # With words of its own it is the service that answers so, and not just any web server.
         return None if error.message else error
     except DistributeError as error:
-        return error.told(task_id=None, last_status=None, attempts=0, elapsed=0.0)
+        return error.with_context(task_id=None, last_status=None, attempts=0, elapsed=0.0)
     return APIResponseValidationError("the answer is a result for an id that was made up just now")
 
 

@@ -25,7 +25,7 @@ _OPTIONS = {
     "max_completion_tokens": "--max-tokens",
     "pass ssl_context=": "name its certificate in SSL_CERT_FILE",
     "the kind of task": "--kind",
-    "fewer requests: Limits.max_requests_per_second bounds all that one client sends": "try again later",
+    "send fewer requests: Limits.max_requests_per_second limits all requests of a client": "try again later",
 }
 
 

@@ -66,7 +66,7 @@ CASES: list[tuple[DistributeError, int]] = [
 @pytest.mark.parametrize(("error", "status"), CASES, ids=lambda case: type(case).__name__)
 def test_each_error_has_its_answer(error: DistributeError, status: int) -> None:
     """Each error is a fitting status code and words of ours, none of the service's and nothing of the wait."""
-    told = error.told(task_id=SECRET, last_status=TaskStatus(SECRET), attempts=7, elapsed=1.0)
+    told = error.with_context(task_id=SECRET, last_status=TaskStatus(SECRET), attempts=7, elapsed=1.0)
     problem = problem_of(told)
     assert problem.status == status
     assert problem.to_dict()["error"] == type(error).__name__
