@@ -33,6 +33,7 @@ from attrs import field, frozen
 
 _WAITING = [
     "engine/test_poller.py",
+    "engine/test_subscription.py",
     "api/test_deadlines.py",
     "api/test_watch.py",
     "api/test_sharing.py",
