@@ -34,8 +34,8 @@ unit: .venv/.dev
 
 # A slice of the tests, of all that meets a library of others', with the lowest versions that pyproject.toml allows. The
 # options are for pytest 8.3, which doesn't know all settings there.
-LOWEST := tests/test_codec.py tests/test_models.py tests/test_settings.py tests/test_requests.py tests/test_watch.py \
-	tests/test_client.py tests/test_submit.py tests/cli/test_submit.py tests/cli/test_terminal.py \
+LOWEST := tests/wire tests/api/test_settings.py tests/api/test_watch.py \
+	tests/api/test_client.py tests/api/test_submit.py tests/cli/test_submit.py tests/cli/test_terminal.py \
 	tests/cli/test_wait.py tests/integrations/test_streams.py tests/integrations/test_problems.py \
 	tests/integrations/test_sse.py tests/telemetry/test_opentelemetry.py tests/testing/test_fixtures.py
 

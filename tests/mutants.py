@@ -31,21 +31,28 @@ from typing import Any
 import pytest
 from attrs import field, frozen
 
-_WAITING = ["test_poller.py", "test_deadlines.py", "test_watch.py", "test_sharing.py", "test_client.py"]
+_WAITING = [
+    "engine/test_poller.py",
+    "engine/test_subscription.py",
+    "api/test_deadlines.py",
+    "api/test_watch.py",
+    "api/test_sharing.py",
+    "api/test_client.py",
+]
 #: The tests that must notice a change of a module, the quickest first.
 TESTS = {
-    "_policy.pacing": ["test_pacing.py", "test_walk.py"],
-    "_policy.faults": ["test_faults.py"],
-    "_policy.throttle": ["test_gate.py"],
-    "_policy.task_state": ["test_walk.py"],
-    "_wire.codec": ["test_codec.py", "test_models.py"],
+    "_policy.pacing": ["policy/test_pacing.py", "policy/test_task_state.py"],
+    "_policy.faults": ["policy/test_faults.py"],
+    "_policy.throttle": ["policy/test_throttle.py"],
+    "_policy.task_state": ["policy/test_task_state.py"],
+    "_wire.codec": ["wire/test_codec.py", "wire/test_models.py"],
     "_engine.schedule": _WAITING,
     "_engine.poller": [
         *_WAITING,
         "faults/test_pause.py",
         "faults/test_connections.py",
         "telemetry",
-        "test_cancellation.py",
+        "api/test_cancellation.py",
     ],
 }
 #: Those whose tests need an event loop, and so what `conftest.py` says of it; without it a mutant takes half as long.

@@ -9,13 +9,9 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 import distribute_async
-from distribute_async._engine.http import connection_fault
-from distribute_async._policy.faults import RULES, rule_for
-from distribute_async._wire.errors import DistributeError
 
 PACKAGE = Path(distribute_async.__file__).parent
 
@@ -187,17 +183,3 @@ def own_parts(function: ast.AST) -> Iterator[ast.AST]:
         if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield part
             yield from own_parts(part)
-
-
-def all_subclasses(kind: type[BaseException]) -> set[type[BaseException]]:
-    return {kind}.union(*(all_subclasses(child) for child in kind.__subclasses__()))
-
-
-@pytest.mark.parametrize("kind", sorted(all_subclasses(aiohttp.ClientError), key=str), ids=str)
-def test_every_aiohttp_error_has_its_counterpart(kind: type[BaseException]) -> None:
-    """Whatever the aiohttp client raises becomes one of ours, with a row in the fault table, and is not kept in it."""
-    theirs = kind.__new__(kind)
-    ours = connection_fault(theirs)
-    assert isinstance(ours, DistributeError)
-    assert rule_for(ours) in RULES
-    assert theirs not in (ours.__cause__, ours.__context__, *ours.args)

@@ -30,8 +30,8 @@ from distribute_async import (
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests import seams
+from tests.api.test_crowds import depends_on_task
 from tests.misbehaving import MisbehavingServer
-from tests.test_crowds import depends_on_task
 from tests.waiting import (
     ID,
     KEY,

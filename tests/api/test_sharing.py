@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import random
 from itertools import groupby, pairwise
 
@@ -15,7 +14,6 @@ from distribute_async import (
     AuthenticationError,
     ChatResult,
     DistributeClient,
-    DistributeError,
     NotFoundError,
     TaskFailedError,
     TaskStatus,
@@ -23,7 +21,6 @@ from distribute_async import (
 )
 from distribute_async.emulator import Emulator, fault
 from tests import misbehaving as bad
-from tests import seams
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import (
     ID,
@@ -391,38 +388,3 @@ async def test_an_id_in_another_case_of_letters_shares_the_polls(emulator: Emula
     other = emulator.add_task([(0, "QUEUED"), (5, "COMPLETED")])
     await client.wait_for_result(other)
     assert alone == len(emulator.requests)
-
-
-class Counted:
-    """A waiter that counts how often it is compared with another one."""
-
-    comparisons = 0
-    since = 0.0
-    prior = 0, 0.0
-    deadline = math.inf
-    wants_all = is_away = False
-
-    def __eq__(self, other: object) -> bool:
-        Counted.comparisons += 1
-        return self is other
-
-    __hash__ = object.__hash__
-
-    def wake(self) -> None: ...
-
-    def refuse(self, error: DistributeError) -> None: ...
-
-    def parked(self) -> None: ...
-
-
-@pytest.mark.looptime
-async def test_thousands_of_waits_on_one_id_come_and_go_in_constant_time(client: DistributeClient) -> None:
-    """Each waiter that joins or leaves is compared with a few others at most, however many there are."""
-    subscription = seams.subscription_to(client, ID)
-    waiters = [Counted() for _ in range(2000)]
-    for waiter in waiters:
-        subscription.enter(waiter)
-    for waiter in waiters[::-1]:
-        subscription.leave(waiter)
-    assert not subscription.waiters
-    assert Counted.comparisons <= 20 * len(waiters)

@@ -39,8 +39,8 @@ from distribute_async import (
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests import seams
+from tests.api.test_crowds import depends_on_task
 from tests.misbehaving import MisbehavingServer, good
-from tests.test_crowds import depends_on_task
 from tests.waiting import (
     EVERY_SECOND,
     KEY,
