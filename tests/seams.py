@@ -19,6 +19,7 @@ import aiohttp
 from distribute_async import DistributeClient, DistributeError, Watch
 from distribute_async._api import shared
 from distribute_async._api.client import Tasks
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.http import HttpSession, Response
 from distribute_async._engine.kinds import CHAT, Kind
 from distribute_async._engine.poller import Poller
@@ -77,7 +78,7 @@ def before_each_request(call: Callable[[], None]) -> Iterator[None]:
 class Listener(Protocol):
     """Hears what a client follows and what its exchanges come to, and carries its requests."""
 
-    def subscribed(self, poller: Poller, subscription: Subscription[Any]) -> None:
+    def subscribed(self, engine: Engine, subscription: Subscription[Any]) -> None:
         """Somebody is about to wait on this."""
 
     def replied(self, exchange: Exchange, error: DistributeError | None) -> None:
@@ -90,14 +91,14 @@ class Listener(Protocol):
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Every client is heard as long as the context lasts."""
-    follow, fetch, submit, replied, post = Poller.follow, Poller.fetch, Poller.submit, Poller.replied, HttpSession.post
-    pollers: WeakSet[Poller] = WeakSet()
+    follow, fetch, submit, replied, post = Engine.follow, Engine.fetch, Engine.submit, Poller.replied, HttpSession.post
+    engines: WeakSet[Engine] = WeakSet()
 
     def heard(method: Callable[..., Subscription[Any]]) -> Callable[..., Subscription[Any]]:
-        def subscribe(poller: Poller, *arguments: Any) -> Subscription[Any]:
-            subscription = method(poller, *arguments)
-            pollers.add(poller)
-            listener.subscribed(poller, subscription)
+        def subscribe(engine: Engine, *arguments: Any) -> Subscription[Any]:
+            subscription = method(engine, *arguments)
+            engines.add(engine)
+            listener.subscribed(engine, subscription)
             return subscription
 
         return subscribe
@@ -108,7 +109,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
     def current_exchange() -> Exchange:
         task = asyncio.current_task()
-        under_way = (exchange for poller in pollers for exchange in poller._exchanges._under_way)
+        under_way = (exchange for engine in engines for exchange in engine._poller._exchanges._under_way)
         return next(exchange for exchange in under_way if exchange.task is task)
 
     async def heard_post(
@@ -120,9 +121,9 @@ def listening(listener: Listener) -> Iterator[None]:
         return await listener.carry(current_exchange(), send, content, may_send)
 
     with (
-        mock.patch.object(Poller, "follow", heard(follow)),
-        mock.patch.object(Poller, "fetch", heard(fetch)),
-        mock.patch.object(Poller, "submit", heard(submit)),
+        mock.patch.object(Engine, "follow", heard(follow)),
+        mock.patch.object(Engine, "fetch", heard(fetch)),
+        mock.patch.object(Engine, "submit", heard(submit)),
         mock.patch.object(Poller, "replied", heard_replied),
         mock.patch.object(HttpSession, "post", heard_post),
     ):
@@ -134,25 +135,25 @@ def subscription_of(watch: Watch[Any]) -> Subscription[Any] | None:
     return None if watch._wait is None else watch._wait.subscription
 
 
-def leftovers(poller: Poller) -> dict[str, object]:
-    """What a poller still holds, by what it is; everything is empty once nobody waits."""
-    if poller._known and any(poller._known.values()):
+def leftovers(engine: Engine) -> dict[str, object]:
+    """What an engine still holds, by what it is; everything is empty once nobody waits."""
+    if any(engine._known.values()):
         gc.collect()
-    left: dict[str, object] = {name: count for name, count in poller.diagnostics().items() if count}
-    session = poller._http._own
+    left: dict[str, object] = {name: count for name, count in engine.diagnostics().items() if count}
+    session = engine._http._own
     if session is not None and session.connector is not None:
         left["connections in use"] = len(session.connector._acquired)
     return left
 
 
-def has_open_session(poller: Poller) -> bool:
-    """Whether a poller's own aiohttp session is open."""
-    return poller._http._own is not None
+def has_open_session(engine: Engine) -> bool:
+    """Whether an engine's own aiohttp session is open."""
+    return engine._http._own is not None
 
 
-def shared_poller() -> Poller:
-    """The poller of the module-level functions on the running loop; whoever keeps it keeps what it knows."""
-    return shared._shared_poller()
+def shared_engine() -> Engine:
+    """The engine of the module-level functions on the running loop; whoever keeps it keeps what it knows."""
+    return shared._shared_engine()
 
 
 def http_of(client: DistributeClient) -> HttpSession:
@@ -173,12 +174,12 @@ def own_session_of(client: DistributeClient) -> aiohttp.ClientSession | None:
 def poller_of(client: DistributeClient) -> Poller:
     """What polls for a client that was used."""
     assert client._state.running is not None
-    return client._state.running
+    return client._state.running._poller
 
 
 def subscription_to(client: DistributeClient, task_id: str) -> Subscription[Any]:
     """What a client's waits on a chat task hang on."""
-    return client._state.poller().follow(CHAT.result, task_id)
+    return client._state.engine().follow(CHAT.result, task_id)
 
 
 def tasks_of(client: DistributeClient, kind: Kind[Any, Any]) -> Tasks[Any, Any]:
@@ -186,12 +187,12 @@ def tasks_of(client: DistributeClient, kind: Kind[Any, Any]) -> Tasks[Any, Any]:
     return Tasks(client._state, kind)
 
 
-def shared_pollers() -> list[Poller]:
-    """The pollers of the module-level functions that are alive, on all loops."""
+def shared_engines() -> list[Engine]:
+    """The engines of the module-level functions that are alive, on all loops."""
     gc.collect()
-    return [poller for _, reference in shared._pollers.values() if (poller := reference()) is not None]
+    return [engine for _, reference in shared._engines.values() if (engine := reference()) is not None]
 
 
-def has_shared_poller(loop: object) -> bool:
+def has_shared_engine(loop: object) -> bool:
     """Whether the module-level functions were ever used on a loop."""
-    return loop in shared._pollers
+    return loop in shared._engines

@@ -55,9 +55,9 @@ class Tasks(Generic[P, R]):
         can know whether there is a task now. Other refusals are raised as they are.
         """
         request = self._kind.request_type(*args, **fields)
-        poller = self._client.poller()
-        subscription = poller.submit(self._kind.create, request.body())
-        task_id = await Wait(poller, subscription, None, self._client.seconds(request.timeout)).end()
+        engine = self._client.engine()
+        subscription = engine.submit(self._kind.create, request.body())
+        task_id = await Wait(engine, subscription, None, self._client.seconds(request.timeout)).end()
         return self.watch(task_id, timeout=request.timeout)
 
     async def submit_and_wait(self, *args: P.args, **fields: P.kwargs) -> R:
@@ -73,7 +73,7 @@ class Tasks(Generic[P, R]):
         `timeout`: seconds for the whole wait, None for none; the client's by default. Raises `InvalidTaskIdError`
         for an id that the specification refuses, `ConfigurationError` for a timeout that is no number.
         """
-        return Watch(self._client.poller, self._kind.result, checked_id(task_id), self._client.seconds(timeout))
+        return Watch(self._client.engine, self._kind.result, checked_id(task_id), self._client.seconds(timeout))
 
     async def wait_for_result(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
         """Wait until a task is COMPLETED and return its result.
@@ -91,9 +91,9 @@ class Tasks(Generic[P, R]):
         and raises `WaitTimeoutError`.
         """
         text, seconds = checked_id(task_id), self._client.seconds(timeout)
-        poller = self._client.poller()
-        subscription: Subscription[R] = poller.fetch(self._kind.result, text)
-        return await Wait(poller, subscription, text, seconds).end()
+        engine = self._client.engine()
+        subscription: Subscription[R] = engine.fetch(self._kind.result, text)
+        return await Wait(engine, subscription, text, seconds).end()
 
     def as_completed(
         self, ids: Ids, *, timeout: float | Default | None = DEFAULT, window: int = WINDOW
@@ -107,7 +107,7 @@ class Tasks(Generic[P, R]):
         """
         return TaskStream(
             Completions(
-                self._client.poller, self._kind.result, ids, timeout=self._client.seconds(timeout), window=window
+                self._client.engine, self._kind.result, ids, timeout=self._client.seconds(timeout), window=window
             )
         )
 
@@ -120,7 +120,7 @@ class Tasks(Generic[P, R]):
         the reason in `error`, and no status.
         """
         return TaskStream(
-            Changes(self._client.poller, self._kind.result, ids, timeout=self._client.seconds(timeout), window=window)
+            Changes(self._client.engine, self._kind.result, ids, timeout=self._client.seconds(timeout), window=window)
         )
 
 

@@ -1,4 +1,4 @@
-"""What a client is made of: its checked settings and, from its first use on, its poller.
+"""What a client is made of: its checked settings and, from its first use on, its engine.
 
 Used by `client` and `shared`.
 """
@@ -12,9 +12,9 @@ import aiohttp
 
 from distribute_async._engine.address import checked_proxy, service_url
 from distribute_async._engine.credentials import Secret, checked_ssl_context, request_headers
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.http import HttpSession
 from distribute_async._engine.observer import Observer, Stats
-from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import closed
 from distribute_async._engine.telemetry import ObserverTelemetry, Telemetry
 from distribute_async._policy.adaptive import LearnedPacing, PacingMemory
@@ -79,18 +79,18 @@ class ClientState:
         retry, pacing = retry or Retry(), pacing or Pacing()
         self._policy = RequestPolicy(pacing, retry, retry_steps(retry), PacingMemory(pacing))
         self._closes_when_idle = closes_when_idle
-        self.running: Poller | None = None
+        self.running: Engine | None = None
 
     def __repr__(self) -> str:
         return f"<DistributeClient for {self.host}{' (closed)' if self.is_closed else ''}>"
 
-    def poller(self) -> Poller:
+    def engine(self) -> Engine:
         """What polls for the client, made at its first use on the running loop. Raises `ClientClosedError`."""
         if self.is_closed:
             raise closed()
         if self.running is None:
             throttle = Throttle(self._limits, self._policy.pacing.jitter)
-            self.running = Poller(
+            self.running = Engine(
                 self.http, throttle, self._policy, self._telemetry, closes_when_idle=self._closes_when_idle
             )
         return self.running

@@ -20,8 +20,8 @@ from distribute_async._api.wait import Wait
 from distribute_async._api.watch import Watch
 from distribute_async._engine.address import BASE_URL_VARIABLE
 from distribute_async._engine.credentials import Secret, secret_key
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.kinds import CHAT
-from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Subscription
 from distribute_async._policy.settings import DEFAULT_TIMEOUT
 from distribute_async._wire.arguments import DEFAULT, Default, wait_timeout
@@ -30,23 +30,23 @@ from distribute_async._wire.models import ChatResult, Outcome, Transition
 
 _Environment = tuple[Secret | None, str | None]
 
-# Weak both ways: this remembers nobody's loop and keeps no poller alive.
-_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Environment, weakref.ref[Poller]]] = (
+# Weak both ways: this remembers nobody's loop and keeps no engine alive.
+_engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Environment, weakref.ref[Engine]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def _shared_poller() -> Poller:
+def _shared_engine() -> Engine:
     """The one that polls for all module-level calls on the running loop; its waits alone keep it."""
     loop = asyncio.get_running_loop()
     environment = secret_key(None), os.environ.get(BASE_URL_VARIABLE)
-    made_from, reference = _pollers.get(loop, (None, None))
-    poller = None if reference is None else reference()
+    made_from, reference = _engines.get(loop, (None, None))
+    engine = None if reference is None else reference()
     # An old one may linger in a traceback: tests on one loop would meet their predecessor's service.
-    if poller is None or made_from != environment:
-        poller = ClientState(secret_key(None), closes_when_idle=True).poller()
-        _pollers[loop] = environment, weakref.ref(poller)
-    return poller
+    if engine is None or made_from != environment:
+        engine = ClientState(secret_key(None), closes_when_idle=True).engine()
+        _engines[loop] = environment, weakref.ref(engine)
+    return engine
 
 
 def _seconds(timeout: float | Default | None) -> float:
@@ -67,7 +67,7 @@ def watch(
     """
     if client is not None:
         return client.watch(task_id, timeout=timeout)
-    return Watch(_shared_poller, CHAT.result, checked_id(task_id), _seconds(timeout))
+    return Watch(_shared_engine, CHAT.result, checked_id(task_id), _seconds(timeout))
 
 
 async def wait_for_result(
@@ -92,9 +92,9 @@ async def fetch(
     """One poll of a chat task, whatever its status: see `Tasks.fetch`. `client` and `timeout` as for `watch`."""
     if client is not None:
         return await client.fetch(task_id, timeout=timeout)
-    text, seconds, poller = checked_id(task_id), _seconds(timeout), _shared_poller()
-    subscription: Subscription[ChatResult] = poller.fetch(CHAT.result, text)
-    return await Wait(poller, subscription, text, seconds).end()
+    text, seconds, engine = checked_id(task_id), _seconds(timeout), _shared_engine()
+    subscription: Subscription[ChatResult] = engine.fetch(CHAT.result, text)
+    return await Wait(engine, subscription, text, seconds).end()
 
 
 def as_completed(
@@ -111,7 +111,7 @@ def as_completed(
     """
     if client is not None:
         return client.as_completed(ids, timeout=timeout, window=window)
-    return TaskStream(Completions(_shared_poller, CHAT.result, ids, timeout=_seconds(timeout), window=window))
+    return TaskStream(Completions(_shared_engine, CHAT.result, ids, timeout=_seconds(timeout), window=window))
 
 
 def watch_many(
@@ -124,4 +124,4 @@ def watch_many(
     """Follow the transitions of many chat tasks: see `Tasks.watch_many`. Arguments as for `as_completed`."""
     if client is not None:
         return client.watch_many(ids, timeout=timeout, window=window)
-    return TaskStream(Changes(_shared_poller, CHAT.result, ids, timeout=_seconds(timeout), window=window))
+    return TaskStream(Changes(_shared_engine, CHAT.result, ids, timeout=_seconds(timeout), window=window))

@@ -18,9 +18,9 @@ from typing import Any, Generic, TypeVar, cast
 from attrs import frozen
 
 from distribute_async._api.id_source import AT_ONCE, Id, Ids, IdSource, source_error
-from distribute_async._api.watch import FindPoller, as_given
+from distribute_async._api.watch import FindEngine, as_given
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.kinds import Endpoint
-from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Subscription
 from distribute_async._engine.telemetry import Span
 from distribute_async._policy.task_state import Prior
@@ -70,7 +70,7 @@ class TaskStream(Generic[T_co]):
     """
 
     def __init__(self, state: StreamState[Any, T_co]) -> None:
-        # The poller refers to the state and not to its stream, so that a stream that is dropped is freed at once.
+        # The engine refers to the state and not to its stream, so that a stream that is dropped is freed at once.
         self._state = state
 
     def __repr__(self) -> str:
@@ -154,14 +154,14 @@ class StreamState(Generic[R, T]):
     #: Whether each transition is an item, or only each end.
     wants_all: bool
 
-    def __init__(self, find_poller: FindPoller, endpoint: Endpoint, ids: Ids, *, timeout: float, window: int) -> None:
+    def __init__(self, find_engine: FindEngine, endpoint: Endpoint, ids: Ids, *, timeout: float, window: int) -> None:
         #: Seconds for each task from when it is taken; infinite for none.
         self.timeout = timeout
         #: Nobody is suspended on the stream now.
         self.is_away = True
         #: Subscriptions whose polls came due meanwhile.
         self.parked: list[Subscription[R]] = []
-        self._find_poller = find_poller
+        self._find_engine = find_engine
         self._endpoint = endpoint
         self._window = checked_count("window", window)
         self._total = len(ids) if isinstance(ids, Sized) else None
@@ -174,7 +174,7 @@ class StreamState(Generic[R, T]):
         self._items: deque[T] = deque()
         self._waker: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
-        self._poller: Poller | None = None
+        self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: What was cut and is to be seen ended.
         self._cut: list[asyncio.Task[Any]] = []
@@ -197,8 +197,8 @@ class StreamState(Generic[R, T]):
                 await self._until_known()
             finally:
                 # Before the item is taken, so that a cancellation here doesn't lose it.
-                if self._poller is not None:
-                    await self._poller.settle()
+                if self._engine is not None:
+                    await self._engine.settle()
             return self._next()
         finally:
             self.is_away = True
@@ -213,10 +213,10 @@ class StreamState(Generic[R, T]):
 
     async def _until_known(self) -> None:
         """Until there is an item, an error of the ids, or the end."""
-        if self._poller is not None:
-            self._poller.check_loop()
+        if self._engine is not None:
+            self._engine.check_loop()
             parked, self.parked = self.parked, []
-            self._poller.resume(parked)
+            self._engine.resume(parked)
         while True:
             more = not self._is_closed and self._take()
             if self._items or self._broken is not None:
@@ -227,19 +227,19 @@ class StreamState(Generic[R, T]):
             if more:
                 await asyncio.sleep(0)
                 continue
-            await self._suspend(self._poller)
+            await self._suspend(self._engine)
 
-    async def _suspend(self, poller: Poller | None) -> None:
+    async def _suspend(self, engine: Engine | None) -> None:
         """Until there may be something to tell, or to take."""
         self._waker = asyncio.get_running_loop().create_future()
-        if poller is not None:
-            poller.callers += 1
+        if engine is not None:
+            engine.callers += 1
         try:
             await self._waker
         finally:
             self._waker = None
-            if poller is not None:
-                poller.callers -= 1
+            if engine is not None:
+                engine.callers -= 1
 
     def _room(self) -> int:
         """For how many more ids there is room now."""
@@ -267,16 +267,16 @@ class StreamState(Generic[R, T]):
             self._failed += 1
             self._add_end(str(given), None, error)
             return
-        poller = self._poller or self._find_poller()
-        subscription: Subscription[R] = poller.follow(self._endpoint, task_id)
-        now = poller.time()
-        if self._poller is None:
-            self._poller, self._started, self._polls_before = poller, now, poller.telemetry.polls
+        engine = self._engine or self._find_engine()
+        subscription: Subscription[R] = engine.follow(self._endpoint, task_id)
+        now = engine.time()
+        if self._engine is None:
+            self._engine, self._started, self._polls_before = engine, now, engine.telemetry.polls
         if now - self._times[0] > SAME_TIME:
             self._times = now, now + self.timeout
-        entry = _Entry(self, subscription, task_id, self._times, poller.telemetry.span(subscription, task_id))
+        entry = _Entry(self, subscription, task_id, self._times, engine.telemetry.span(subscription, task_id))
         self._keep(entry)
-        poller.join(subscription, entry, is_new=True)
+        engine.join(subscription, entry, is_new=True)
         if subscription.seen and entry in subscription.waiters:
             self.update(entry)
 
@@ -332,10 +332,10 @@ class StreamState(Generic[R, T]):
             entry.after.before = entry.before
         else:
             self._newest = entry.before
-        return None if self._poller is None else self._poller.drop(entry.subscription, entry)
+        return None if self._engine is None else self._engine.drop(entry.subscription, entry)
 
     def _elapsed(self, entry: _Entry[R]) -> float:
-        return 0.0 if self._poller is None else self._poller.time() - entry.since
+        return 0.0 if self._engine is None else self._engine.time() - entry.since
 
     def _notify(self) -> None:
         if self._waker is not None and not self._waker.done():
@@ -346,8 +346,8 @@ class StreamState(Generic[R, T]):
         self._leave()
         if self._cut:
             await asyncio.wait(self._cut)
-        if self._poller is not None:
-            await self._poller.settle()
+        if self._engine is not None:
+            await self._engine.settle()
         self._notify()
 
     def _leave(self) -> None:
@@ -370,14 +370,14 @@ class StreamState(Generic[R, T]):
 
     def progress(self) -> Progress:
         """See `TaskStream.progress`."""
-        elapsed = 0.0 if self._poller is None else self._poller.time() - self._started
+        elapsed = 0.0 if self._engine is None else self._engine.time() - self._started
         ended = self._done + self._failed
         rate = ended / elapsed if elapsed > 0 else 0.0
         return Progress(
             waiting=self._waiting,
             done=self._done,
             failed=self._failed,
-            polls=0 if self._poller is None else self._poller.telemetry.polls - self._polls_before,
+            polls=0 if self._engine is None else self._engine.telemetry.polls - self._polls_before,
             rate=rate,
             eta=None if self._total is None or not rate else max(0, self._total - ended) / rate,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Generic, TypeVar
 
-from distribute_async._engine.poller import Poller
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.subscription import Subscription, closed
 from distribute_async._engine.telemetry import Span
 from distribute_async._policy.task_state import Prior
@@ -50,14 +50,14 @@ class Suspension(asyncio.Future[None]):
 class Wait(Generic[T]):
     """One caller's wait, from its first suspension to its end. `timeout`: seconds for all of it, infinite for none."""
 
-    __slots__ = ("_failure", "_prior", "_span", "_started", "_task_id", "_timeout", "poller", "subscription")
+    __slots__ = ("_failure", "_prior", "_span", "_started", "_task_id", "_timeout", "engine", "subscription")
 
-    def __init__(self, poller: Poller, subscription: Subscription[T], task_id: str | None, timeout: float) -> None:
-        self.poller = poller
+    def __init__(self, engine: Engine, subscription: Subscription[T], task_id: str | None, timeout: float) -> None:
+        self.engine = engine
         self.subscription = subscription
         self._task_id = task_id
         self._timeout = timeout
-        self._started = poller.time()
+        self._started = engine.time()
         self._prior: Prior = subscription.lifecycle.attempts.so_far(self._started)
         self._failure: DistributeError | None = None
         self._span: Span | None = None
@@ -74,7 +74,7 @@ class Wait(Generic[T]):
 
     async def until(self, cursor: int | None) -> None:
         """Until there are more transitions than `cursor`, or the end. Raises what ends the wait before."""
-        subscription, poller = self.subscription, self.poller
+        subscription, engine = self.subscription, self.engine
         lifecycle = subscription.lifecycle
         deadline = self._started + self._timeout
         is_new = self._span is None
@@ -83,24 +83,24 @@ class Wait(Generic[T]):
             while cursor is None or cursor == subscription.seen:
                 # The order matters: what is known already comes before the deadline; a failure stays what it was.
                 failure = self._failure or lifecycle.error
-                if failure is None and poller.is_closed and not lifecycle.is_over:
+                if failure is None and engine.is_closed and not lifecycle.is_over:
                     failure = closed()
                 if failure is not None:
                     raise self._fail(failure)
                 if lifecycle.is_over:
                     break
-                if poller.time() >= deadline:
+                if engine.time() >= deadline:
                     self._failure = lifecycle.timed_out(self._timeout)
                     continue
                 waiter = Suspension(self._started, self._prior, deadline, wants_all=cursor is not None)
-                poller.join(subscription, waiter, is_new=is_new)
+                engine.join(subscription, waiter, is_new=is_new)
                 is_new = False
-                poller.callers += 1
+                engine.callers += 1
                 try:
                     await waiter
                 finally:
-                    poller.callers -= 1
-                    await poller.leave(subscription, waiter)
+                    engine.callers -= 1
+                    await engine.leave(subscription, waiter)
                 self._failure = waiter.refusal or self._failure
         # An iteration is over as it gives its last status: few readers come back for the end of the loop.
         if cursor is None or cursor + 1 >= subscription.seen:
@@ -108,7 +108,7 @@ class Wait(Generic[T]):
 
     def _open_span(self) -> Span:
         if self._span is None or self._span.is_interrupted:
-            self._span = self.poller.telemetry.span(self.subscription, self._task_id)
+            self._span = self.engine.telemetry.span(self.subscription, self._task_id)
         return self._span
 
     def _end_span(self) -> None:
@@ -136,4 +136,4 @@ class Wait(Generic[T]):
         return error
 
     def _with_context(self, error: DistributeError) -> DistributeError:
-        return self.subscription.with_context(error, self._task_id, self.poller.time() - self._started)
+        return self.subscription.with_context(error, self._task_id, self.engine.time() - self._started)

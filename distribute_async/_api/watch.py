@@ -12,16 +12,16 @@ from typing import Any, Generic, TypeVar, cast
 from attrs import evolve
 
 from distribute_async._api.wait import Wait
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.kinds import Endpoint
-from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import HISTORY, Subscription
 from distribute_async._wire.models import R, Transition
 from distribute_async._wire.status import TaskStatus
 
 T = TypeVar("T")
 
-#: Gives the poller of a client at its first use. Raises where the client can't work.
-FindPoller = Callable[[], Poller]
+#: Gives the engine of a client at its first use. Raises where the client can't work.
+FindEngine = Callable[[], Engine]
 
 
 def _status(transition: Transition[Any]) -> TaskStatus:
@@ -51,12 +51,12 @@ class Watch(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_cursor", "_endpoint", "_find_poller", "_first", "_is_iterating", "_task_id", "_timeout",
+        "__weakref__", "_cursor", "_endpoint", "_find_engine", "_first", "_is_iterating", "_task_id", "_timeout",
         "_wait",
     )  # fmt: skip
 
-    def __init__(self, find_poller: FindPoller, endpoint: Endpoint, task_id: str, timeout: float) -> None:
-        self._find_poller: FindPoller | None = find_poller
+    def __init__(self, find_engine: FindEngine, endpoint: Endpoint, task_id: str, timeout: float) -> None:
+        self._find_engine: FindEngine | None = find_engine
         self._endpoint = endpoint
         self._task_id = task_id
         self._timeout = timeout
@@ -143,13 +143,13 @@ class Watch(Generic[R]):
 
     def _begin(self) -> Wait[R]:
         if self._wait is not None:
-            self._wait.poller.check_loop()
+            self._wait.engine.check_loop()
             return self._wait
-        assert self._find_poller is not None  # noqa: S101 - it is there until there is a wait
-        poller = self._find_poller()
-        subscription: Subscription[R] = poller.follow(self._endpoint, self._task_id)
-        self._wait = Wait(poller, subscription, self._task_id, self._timeout)
-        self._find_poller = None  # there may be ten thousand of them
+        assert self._find_engine is not None  # noqa: S101 - it is there until there is a wait
+        engine = self._find_engine()
+        subscription: Subscription[R] = engine.follow(self._endpoint, self._task_id)
+        self._wait = Wait(engine, subscription, self._task_id, self._timeout)
+        self._find_engine = None  # there may be ten thousand of them
         # Joining others, begin with the newest status that they know.
         self._first = self._cursor = max(0, subscription.seen - 1)
         return self._wait

@@ -1,9 +1,7 @@
-"""The poller: moves the subscriptions of one client through its throttle and its exchanges. Used by `_api`.
+"""The poller: moves the subscriptions of one client through its throttle and its exchanges. Used by `engine` alone.
 
-A caller that waits hangs a `Waiter` on a `Subscription`, and nothing else keeps polls going: without waiters a
-subscription has no timer, no exchange and no place in the queue, and it is freed with the last reference to it.
-All waiters of one id share one subscription. One `Schedule` serves all subscriptions, for next requests, deadlines and
-exchanges that take too long.
+One `Schedule` serves all subscriptions, for next requests, deadlines and exchanges that take too long; one queue holds
+those that are due. `_conclude` takes what came of an exchange.
 """
 
 from __future__ import annotations
@@ -13,12 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 from distribute_async._engine.exchanges import PROBE_ID, Exchanges
 from distribute_async._engine.http import HttpSession
-from distribute_async._engine.kinds import Endpoint
-from distribute_async._engine.observer import Stats
 from distribute_async._engine.schedule import Schedule
 from distribute_async._engine.subscription import Exchange, Subscription, Waiter, closed
 from distribute_async._engine.subscription_states import Event, State
@@ -26,13 +21,13 @@ from distribute_async._engine.telemetry import Telemetry
 from distribute_async._policy.fair_queue import FairQueue
 from distribute_async._policy.faults import Fault, Good, HealthSignal, Reply
 from distribute_async._policy.health import ServiceHealth
-from distribute_async._policy.task_state import FetchState, RequestPolicy, SubmissionState, TaskState
+from distribute_async._policy.task_state import RequestPolicy, SubmissionState, TaskState
 from distribute_async._policy.throttle import OutageBegan, OutageEnded, Throttle
-from distribute_async._wire.errors import ConfigurationError, DistributeError
+from distribute_async._wire.errors import DistributeError
 
 
 class Poller:
-    """All that one client follows, on one event loop."""
+    """The subscriptions of one client that have waiters, and what becomes of them."""
 
     def __init__(
         self,
@@ -44,118 +39,52 @@ class Poller:
         closes_when_idle: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._http = http
         self._throttle = throttle
         self._policy = policy
-        self.telemetry = telemetry
-        self.is_closed = False
-        self._http = http
+        self._telemetry = telemetry
         self._closes_when_idle = closes_when_idle
-        #: Callers that are suspended now: each in a wait of its own, or in a step of a stream.
-        self.callers = 0
-        self._exchanges = Exchanges(http, throttle, telemetry)
         self._health = ServiceHealth(policy)
-        #: All ids that somebody refers to, in lower case, by kind of task.
-        self._known: dict[Endpoint, WeakValueDictionary[str, Subscription[Any]]] = {}
+        self._exchanges = Exchanges(http, throttle, telemetry)
+        #: See `Engine.callers`.
+        self.callers = 0
+        self.is_closed = False
         #: Those that have waiters. (A dict, because a set of ten thousand is four times as large.)
         self._active: dict[Subscription[Any], None] = {}
         #: Those of them that are QUEUED.
         self._queue: FairQueue[Subscription[Any]] = FairQueue()
         self._schedule: Schedule[Subscription[Any]] = Schedule(self._loop)
 
-    def time(self) -> float:
-        """The loop's time."""
-        return self._loop.time()
+    # Who has waiters.
 
-    def check_loop(self) -> None:
-        """Raises `ConfigurationError` where the running event loop is not this poller's."""
-        if self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError("a client belongs to the event loop on which it was first used: make another one")
-
-    def _check_usable(self) -> None:
-        self.check_loop()
-        if self.is_closed:
-            raise closed()
-
-    # What there is to wait for.
-
-    def follow(self, endpoint: Endpoint, task_id: str) -> Subscription[Any]:
-        """The subscription for an id: the one that others have already, else a new one."""
-        self._check_usable()
-        others = self._known.setdefault(endpoint, WeakValueDictionary())
-        key = task_id.lower()
-        key = task_id if key == task_id else key  # usually it is, and one text for both saves 85 bytes
-        known = others.get(key)
-        if known is not None and known.lifecycle.error is None:
-            return known
-        now = self.time()
-        state: TaskState[Any] = TaskState(task_id, self._policy, now, self._policy.pacer(endpoint.name, now))
-        subscription: Subscription[Any] = Subscription(endpoint, state)
-        others[key] = subscription
-        return subscription
-
-    def fetch(self, endpoint: Endpoint, task_id: str) -> Subscription[Any]:
-        """A subscription for one good response."""
-        self._check_usable()
-        others = self._known.get(endpoint)
-        known = None if others is None else others.get(task_id.lower())
-        status = None if known is None else known.lifecycle.status
-        state: FetchState[Any] = FetchState(task_id, self._policy, self.time(), status)
-        return Subscription(endpoint, state)
-
-    def submit(self, endpoint: Endpoint, body: bytes) -> Subscription[str]:
-        """A subscription for the creation of one task."""
-        self._check_usable()
-        return Subscription(endpoint, SubmissionState(body, self._policy, self.time()))
-
-    # Who waits.
-
-    def join(self, subscription: Subscription[Any], waiter: Waiter, *, is_new: bool) -> None:
-        """From now on `waiter` waits on `subscription`; `is_new`: its wait has just begun."""
-        now = self.time()
+    def activate(self, subscription: Subscription[Any]) -> None:
+        """It has a waiter. Harmless the second time."""
         if subscription not in self._active:
             self._active[subscription] = None
-            subscription.joined(now)
-        subscription.enter(waiter)
-        if is_new and not subscription.was_polled:
-            self._refuse_before_opening(subscription, [waiter], now)
-        self.resume([subscription])
+            subscription.joined(self._loop.time())
 
-    def resume(self, subscriptions: Iterable[Subscription[Any]]) -> None:
-        """Send what is due of these: somebody who was away when it came due is suspended there again."""
-        now = self.time()
-        for subscription in subscriptions:
-            if subscription in self._active:
-                if subscription.state is State.PARKED:
-                    subscription.move(Event.RESUME)
-                self._attend(subscription, now)
-        self._pump()
-
-    def drop(self, subscription: Subscription[Any], waiter: Waiter) -> asyncio.Task[None] | None:
-        """`waiter` waits no longer. The last one to leave cuts the exchange; returns its task, to be awaited."""
-        subscription.leave(waiter)
-        if subscription.waiters or subscription not in self._active:
+    def deactivate(self, subscription: Subscription[Any]) -> Exchange | None:
+        """It has no waiter any longer. Returns the exchange that nobody waits for."""
+        if subscription not in self._active:
             return None
         del self._active[subscription]
         self._queue.discard(subscription)
         self._schedule.remove(subscription)
         if not self._active:
             self._schedule.disarm()
-        exchange = subscription.left(self.time())
         if isinstance(subscription.lifecycle, SubmissionState):
-            self.telemetry.submission_ended(subscription, subscription.lifecycle)
-        if exchange is None:
-            return None
-        exchange.cut()
-        return exchange.task
+            self._telemetry.submission_ended(subscription, subscription.lifecycle)
+        return subscription.left(self._loop.time())
 
-    async def leave(self, subscription: Subscription[Any], waiter: Waiter) -> None:
-        """What `drop` does, until the exchange has ended and what should be closed is closed."""
-        cut = self.drop(subscription, waiter)
-        try:
-            if cut is not None:
-                await asyncio.wait([cut])
-        finally:
-            await self.settle()
+    def resume(self, subscriptions: Iterable[Subscription[Any]]) -> None:
+        """Send what is due of these, PARKED ones too."""
+        now = self._loop.time()
+        for subscription in subscriptions:
+            if subscription in self._active:
+                if subscription.state is State.PARKED:
+                    subscription.move(Event.RESUME)
+                self._attend(subscription, now)
+        self._pump()
 
     async def settle(self) -> None:
         """Close the session if nobody is suspended and no exchange needs it, where the client wants that.
@@ -165,50 +94,36 @@ class Poller:
         if self._closes_when_idle and not self.callers and not self._exchanges.hold_session:
             await self._http.close()
 
-    async def close(self, grace: float = 0.0) -> None:
-        """End all waits with `ClientClosedError`, and close the session where it was made here.
-
-        Submissions whose request is under way have `grace` seconds to come to their own end.
-        """
+    async def close(self, grace: float) -> None:
+        """End all waits; see `Engine.close`."""
         self.is_closed = True
         submissions = self._exchanges.submissions if grace else []
-        spared = {exchange.subscription for exchange in submissions}
-        for subscription in list(self._active):
-            if subscription not in spared:
-                self._end(subscription, closed())
+        self._end_all(but={exchange.subscription for exchange in submissions})
         try:
             if submissions:
                 await asyncio.wait([exchange.task for exchange in submissions], timeout=grace)
         finally:
-            for subscription in list(self._active):
-                self._end(subscription, closed())
+            self._end_all()
             await self._exchanges.cut_all()
         self._schedule.disarm()
-        await self._http.close()
 
-    def stats(self) -> Stats:
-        """What is going on, and what has been."""
-        now = self.time()
-        down_since = self._throttle.down_since
-        return Stats(
-            waiting=self.callers,
-            tasks=len(self._active),
-            exchanges=self._throttle.running,
-            paused_for=self._throttle.paused_for(now),
-            outage_for=None if down_since is None else now - down_since,
-            polls=self.telemetry.polls,
-            creates=dict(self.telemetry.creates),
-            outcomes=dict(self.telemetry.outcomes),
-        )
+    def _end_all(self, but: Iterable[Subscription[Any]] = ()) -> None:
+        spared = set(but)
+        for subscription in list(self._active):
+            if subscription not in spared:
+                self._end(subscription, closed())
+
+    @property
+    def active_count(self) -> int:
+        """How many subscriptions have waiters."""
+        return len(self._active)
 
     def diagnostics(self) -> dict[str, int]:
-        """How much is held, by what it is; all of it is 0 once nobody waits. For tests and debugging."""
+        """See `Engine.diagnostics`."""
         return {
             **Counter(subscription.state.name for subscription in self._active),
             "active": len(self._active),
             "queued": len(self._queue),
-            "known": sum(map(len, self._known.values())),
-            "exchanges": self._throttle.running,
             **self._schedule.diagnostics(),
         }
 
@@ -239,9 +154,9 @@ class Poller:
             for waiter in subscription.outlasted(down_since, self._health.patience.seconds, now):
                 subscription.refuse(waiter, self._health.last_fault)
         if subscription.lifecycle.is_call:
-            self._refuse_before_opening(subscription, subscription.waiters, now)
+            self.refuse_before_opening(subscription, subscription.waiters, now)
 
-    def _refuse_before_opening(self, subscription: Subscription[Any], waiters: Iterable[Waiter], now: float) -> None:
+    def refuse_before_opening(self, subscription: Subscription[Any], waiters: Iterable[Waiter], now: float) -> None:
         """End those of the waits whose deadline comes before the throttle can let any request through."""
         closed_until = self._throttle.closed_until(now)
         if closed_until > now:
@@ -270,7 +185,7 @@ class Poller:
 
         The waits end in an error that names the cause, because no later event would end them.
         """
-        self.telemetry.broke(bug)
+        self._telemetry.broke(bug)
         if subscription.lifecycle.is_over:
             subscription.notify()
         elif isinstance(bug, DistributeError):
@@ -281,7 +196,7 @@ class Poller:
     # What is due, and what came of it.
 
     def _wake_up(self) -> None:
-        now = self.time()
+        now = self._loop.time()
         for subscription in self._schedule.due(now):
             try:
                 self._attend(subscription, now)
@@ -291,7 +206,7 @@ class Poller:
 
     def _pump(self) -> None:
         """Send what is queued, as far as the throttle lets it through."""
-        now = self.time()
+        now = self._loop.time()
         opens_at = math.inf
         while self._queue:
             opens_at = self._throttle.opens_at(now)
@@ -333,7 +248,7 @@ class Poller:
         """An exchange has ended; without a reply it was cut, because nobody waits for it."""
         exchange.subscription.replied()
         try:
-            self._conclude(exchange, reply, self.time())
+            self._conclude(exchange, reply, self._loop.time())
         except Exception as bug:
             self._break(exchange.subscription, bug)
         self._pump()
@@ -341,7 +256,7 @@ class Poller:
     def _conclude(self, exchange: Exchange, reply: Reply[Any] | None, now: float) -> None:
         subscription, fault = exchange.subscription, reply if isinstance(reply, Fault) else None
         outage = self._note_outage(exchange, reply, now)
-        self.telemetry.exchange_ended(exchange, reply, now)
+        self._telemetry.exchange_ended(exchange, reply, now)
         has_new_limit = reply is not None and self._health.note(reply, now - subscription.polled_at)
         is_wanted = not (exchange.stands_in or subscription.lifecycle.is_over)
         if fault is not None:
@@ -368,9 +283,9 @@ class Poller:
         is_crowd = len(self._active) > 1
         outage = self._throttle.leave(key, signal, now, was_probe=exchange.is_probe, is_crowd=is_crowd)
         if isinstance(outage, OutageBegan):
-            self.telemetry.outage_began()
+            self._telemetry.outage_began()
         elif isinstance(outage, OutageEnded):
-            self.telemetry.outage_ended(outage.seconds)
+            self._telemetry.outage_ended(outage.seconds)
         return outage
 
     def _on_good(self, subscription: Subscription[Any], result: Any, now: float) -> None:
@@ -378,7 +293,7 @@ class Poller:
         transition = lifecycle.on_good(result, now)
         if transition is not None:
             subscription.add(transition)
-            self.telemetry.moved(subscription, transition)
+            self._telemetry.moved(subscription, transition)
         if lifecycle.is_over:
             self._finish(subscription)
         elif transition is not None:
@@ -404,7 +319,7 @@ class Poller:
         obeyed = min(fault.pause, self._policy.retry.max_retry_after)
         self._throttle.pause(now + obeyed)
         if not paused_for:
-            self.telemetry.paused(fault.pause, obeyed)
+            self._telemetry.paused(fault.pause, obeyed)
         for waiter in subscription.due_before(now + fault.pause):
             subscription.refuse(waiter, fault.error)
         if obeyed > paused_for:

@@ -58,7 +58,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("DISTRIBUTE_API_KEY", raising=False)
     monkeypatch.delenv("DISTRIBUTE_BASE_URL", raising=False)
     yield
-    assert seams.shared_pollers() == []
+    assert seams.shared_engines() == []
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ async def test_a_client_may_be_given(emulator: Emulator, client: DistributeClien
     )
     assert results[0] is results[1] is results[2]
     assert (await fetch(task_id, client=client)).text
-    assert not seams.has_shared_poller(asyncio.get_running_loop())
+    assert not seams.has_shared_engine(asyncio.get_running_loop())
     hasty = DistributeClient(emulator.api_key, base_url=emulator.base_url, timeout=2)
     began = now()
     await caught(watch(emulator.add_task([(0, "QUEUED")]), client=hasty), WaitTimeoutError)

@@ -54,7 +54,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     wake_up = Poller._wake_up
 
     def counted(poller: Poller) -> None:
-        times.append(poller.time())
+        times.append(poller._loop.time())
         wake_up(poller)
 
     monkeypatch.setattr(Poller, "_wake_up", counted)

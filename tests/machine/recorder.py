@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from attrs import define, field
 
 from distribute_async import APIConnectionError, ChatResult, DistributeError, TaskStatus, Watch
-from distribute_async._engine.poller import Poller
+from distribute_async._engine.engine import Engine
 from distribute_async._engine.subscription import Exchange, Subscription
 from distribute_async._wire.codec import decode
 from distribute_async._wire.models import Created
@@ -123,7 +123,7 @@ class Recorder:
         self._submissions = 0
         #: The exchanges under way that came so far as to send something.
         self._carried: set[Exchange] = set()
-        self.poller: Poller | None = None
+        self.engine: Engine | None = None
 
     def log_of(self, watch: Watch[Any] | None, task_id: str) -> TrackLog | None:
         """What a watch follows; without one, the last of this id that the running asyncio task followed."""
@@ -133,9 +133,9 @@ class Recorder:
         task = asyncio.current_task()
         return None if task is None else self._followed.get(task, {}).get(task_id.lower())
 
-    def subscribed(self, poller: Poller, subscription: Subscription[Any]) -> None:
+    def subscribed(self, engine: Engine, subscription: Subscription[Any]) -> None:
         """Somebody is about to wait on this."""
-        self.poller = poller
+        self.engine = engine
         lifecycle, key = subscription.lifecycle, None
         if lifecycle.is_idempotent:
             log = TrackLog(str(lifecycle.task_id).lower(), lifecycle.is_call, now())

@@ -157,7 +157,7 @@ class _Stage:
             stack.enter_context(mock.patch.dict(os.environ, _environment(url)))
             if self._plan.module:
                 # Whoever keeps a watch keeps the client, and what that knows of an outage; else it goes with its waits.
-                self._kept_poller = seams.shared_poller()
+                self._kept_engine = seams.shared_engine()
             else:
                 self._client = await stack.enter_async_context(_client(self._plan, url))
             await self._all_wait()
@@ -410,12 +410,12 @@ class _Stage:
 
     def _look_for_leftovers(self) -> None:
         left: dict[str, Any] = {"asyncio tasks": tasks(), "timers": timers()}
-        poller = self._recorder.poller
-        if poller is not None:
-            left |= seams.leftovers(poller)
-            left["the module's session"] = self._plan.module and seams.has_open_session(poller)
+        engine = self._recorder.engine
+        if engine is not None:
+            left |= seams.leftovers(engine)
+            left["the module's session"] = self._plan.module and seams.has_open_session(engine)
         self._run.complaints += [f"left after the last wait: {what}: {it}" for what, it in left.items() if it]
-        self._run.texts.append(f"{self._client!r} {poller!r} {poller and vars(poller)!r}")
+        self._run.texts.append(f"{self._client!r} {engine!r} {engine and vars(engine)!r}")
 
 
 def _environment(url: str) -> dict[str, str]:
