@@ -1,46 +1,51 @@
-"""The asyncio client for Distribute.AI's queued inference. This module holds the public names, nothing else."""
+"""The asyncio client for Distribute.AI's queued inference. This module holds the public names, nothing else.
 
-from distribute_async._api.client import DistributeClient
-from distribute_async._api.shared import as_completed, fetch, wait_for_result, watch, watch_many
-from distribute_async._api.stream import Progress, TaskStream
-from distribute_async._api.watch import Watch
-from distribute_async._engine.files import File, ImageResult, SpeechResult
-from distribute_async._engine.observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
-from distribute_async._policy.adaptive import LearnedPacing
-from distribute_async._policy.pacing import Pacing
-from distribute_async._policy.settings import Limits, Retry
-from distribute_async._wire.errors import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ClientClosedError,
-    ConfigurationError,
-    DistributeError,
-    InternalServerError,
-    InvalidRequestError,
-    InvalidTaskIdError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    SubmitUncertainError,
-    TaskFailedError,
-    WaitTimeoutError,
-)
-from distribute_async._wire.models import (
-    ChatResult,
-    Choice,
-    FunctionCall,
-    Message,
-    Outcome,
-    ToolCall,
-    Transition,
-    Usage,
-)
-from distribute_async._wire.requests import ChatRequest, ImageRequest, SpeechRequest
-from distribute_async._wire.status import TaskStatus
+Each name is imported when it is first asked for (PEP 562), so that importing the package costs next to nothing.
+"""
+
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would be most of what this module costs
+if TYPE_CHECKING:
+    from distribute_async._api.client import DistributeClient
+    from distribute_async._api.shared import as_completed, fetch, wait_for_result, watch, watch_many
+    from distribute_async._api.stream import Progress, TaskStream
+    from distribute_async._api.watch import Watch
+    from distribute_async._engine.files import File, ImageResult, SpeechResult
+    from distribute_async._engine.observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats
+    from distribute_async._policy.adaptive import LearnedPacing
+    from distribute_async._policy.pacing import Pacing
+    from distribute_async._policy.settings import Limits, Retry
+    from distribute_async._wire.errors import (
+        APIConnectionError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ClientClosedError,
+        ConfigurationError,
+        DistributeError,
+        InternalServerError,
+        InvalidRequestError,
+        InvalidTaskIdError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        SubmitUncertainError,
+        TaskFailedError,
+        WaitTimeoutError,
+    )
+    from distribute_async._wire.models import (
+        ChatResult,
+        Choice,
+        FunctionCall,
+        Message,
+        Outcome,
+        ToolCall,
+        Transition,
+        Usage,
+    )
+    from distribute_async._wire.requests import ChatRequest, ImageRequest, SpeechRequest
+    from distribute_async._wire.status import TaskStatus
 
 __all__ = [
     "APIConnectionError",
@@ -95,3 +100,18 @@ __all__ = [
     "watch",
     "watch_many",
 ]
+
+if not TYPE_CHECKING:  # or a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module  # noqa: PLC0415
+
+        from distribute_async._public import MODULES  # noqa: PLC0415
+
+        if name not in MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(MODULES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

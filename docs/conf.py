@@ -8,7 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sphinx.pycode import ModuleAnalyzer
+
 from distribute_async._policy.faults import RULES, HealthSignal, Rule
+from distribute_async._public import MODULES
 from tests.faults.matrix import errors_of, showing
 
 project = "distribute-async"
@@ -36,11 +39,22 @@ nitpick_ignore_regex = [
     ),
     (
         "py:.*",
-        r"(distribute_async\._|P$|R$|R_co$|T$|Any$|Self$|StrEnum|Mapping|Generator|ClientSession|SSLContext|UUID|Default).*",
+        r"(distribute_async\.(_|Default$)|P$|R$|R_co$|T$|Any$|Self$|StrEnum|Mapping|Generator|ClientSession|SSLContext|UUID|Default).*",
     ),
-    ("py:.*", r"(Jitter|Endpoint|Poller|Track|Source|TaskResult|TaskStatus|Transition|WireModel).*"),
+    (
+        "py:.*",
+        r"(Jitter|Endpoint|Engine|Subscription|FindEngine|StreamState|ClientState|TaskResult|TaskStatus|Transition|WireModel).*",
+    ),
 ]
 
+# autodoc looks for the comments on fields, and for the order of members, in the module that a class names.
+_face = ModuleAnalyzer.for_module("distribute_async")
+_face.analyze()
+for _module in {*MODULES.values()}:
+    _analyzer = ModuleAnalyzer.for_module(_module)
+    _analyzer.analyze()
+    _face.attr_docs.update({at: comment for at, comment in _analyzer.attr_docs.items() if at[0] in MODULES})
+    _face.tagorder.update(_analyzer.tagorder)
 
 _OUTAGE = {HealthSignal.DOWN: "counts", HealthSignal.UP: "ends it", HealthSignal.UNCLEAR: "", HealthSignal.CUT: ""}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import distribute_async
+from distribute_async._public import MODULES
 
 PACKAGE = Path(distribute_async.__file__).parent
 
@@ -62,13 +63,15 @@ def place(module: Path) -> str:
 def test_there_is_no_other_room() -> None:
     """Each module of the package is in a room of the core or outside it, so that none escapes the rules."""
     modules = {module.relative_to(PACKAGE).parts[0] for module in PACKAGE.rglob("*.py")}
-    assert modules == {"__init__.py", *ROOMS, *OUTSIDE}
+    assert modules == {"__init__.py", "_public.py", *ROOMS, *OUTSIDE}
 
 
 @pytest.mark.parametrize("module", core_modules(), ids=place)
 def test_imports_go_down_only(module: Path) -> None:
-    """A module of the core imports only its own room and those below it."""
+    """A module of the core imports only its own room and those below it; the room itself publishes its names, too."""
     below = ROOMS[: ROOMS.index(module.relative_to(PACKAGE).parts[0]) + 1]
+    if module.name == "__init__.py":
+        below = [*below, "_public"]
     ours = {name for name in imported(module) if name.partition(".")[0] == "distribute_async"}
     assert {name for name in ours if room_of(name) not in below} == set()
 
@@ -82,7 +85,17 @@ def test_no_imports_go_in_a_circle() -> None:
 
 def test_the_public_face_imports_the_core_alone() -> None:
     """`__init__` re-exports names of the core's rooms, and of nothing that is built on it."""
-    assert {room_of(name) for name in imported(PACKAGE / "__init__.py")} <= set(ROOMS)
+    assert {room_of(name) for name in imported(PACKAGE / "__init__.py")} - {"importlib"} == {*ROOMS, "_public"}
+    assert {room_of(module) for module in MODULES.values()} == set(ROOMS)
+    assert imported(PACKAGE / "_public.py") == {"importlib", "inspect", "typing"}
+
+
+def test_type_checkers_see_what_is_there_at_run_time() -> None:
+    """The imports that type checkers read are of the modules from which the names come at run time."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == {name: MODULES[name] for name in distribute_async.__all__}
 
 
 @pytest.mark.parametrize("room", PURE)
@@ -145,8 +158,15 @@ def test_all_is_what_the_design_names() -> None:
     ]
 
 
+def test_importing_the_package_loads_nothing_else() -> None:
+    """The package alone is imported where no name of it is asked for: its own module, and none of Python's either."""
+    program = "import sys; before = {*sys.modules}; import distribute_async; print({*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'distribute_async'}"
+
+
 def test_importing_the_library_loads_no_extra() -> None:
-    """The import costs what the core needs, and no extra, server or emulator."""
+    """All public names together cost what the core needs, and no extra, server or emulator."""
     unwanted = [
         "click",
         "rich",
@@ -160,7 +180,9 @@ def test_importing_the_library_loads_no_extra() -> None:
         "distribute_async.cli",
     ]
     unwanted += ["opentelemetry", "distribute_async.integrations"]
-    program = f"import sys, distribute_async; print([name for name in {unwanted!r} if name in sys.modules])"
+    program = (
+        f"import sys; from distribute_async import *; print([name for name in {unwanted!r} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,0 +1,49 @@
+"""Which names of the core are public, and where each is made. Below the rooms: used by the face and by each room."""
+
+from importlib import import_module
+
+#: The module of each public name: what `__all__` has, and the types that public signatures and bases name besides.
+MODULES = {
+    name: f"distribute_async.{module}"
+    for module, names in {
+        "_wire.arguments": "Default",
+        "_wire.errors": """
+            APIConnectionError APIResponseValidationError APIStatusError APITimeoutError AuthenticationError
+            BadRequestError ClientClosedError ConfigurationError DistributeError InternalServerError
+            InvalidRequestError InvalidTaskIdError NotFoundError PermissionDeniedError RateLimitError
+            SubmitUncertainError TaskFailedError WaitTimeoutError
+        """,
+        "_wire.models": "ChatResult Choice FunctionCall Message Outcome TaskResult ToolCall Transition Usage WireModel",
+        "_wire.requests": "ChatRequest ImageRequest SpeechRequest TaskRequest",
+        "_wire.status": "TaskStatus",
+        "_policy.adaptive": "LearnedPacing",
+        "_policy.pacing": "Pacing",
+        "_policy.settings": "Limits Retry",
+        "_engine.files": "File FilesResult ImageResult SpeechResult",
+        "_engine.observer": "ObservedEnding ObservedExchange ObservedWait Observer Stats",
+        "_api.client": "DistributeClient Tasks",
+        "_api.shared": "as_completed fetch wait_for_result watch watch_many",
+        "_api.stream": "Progress TaskStream",
+        "_api.watch": "Watch",
+    }.items()
+    for name in names.split()
+}
+
+
+def publish(room: str) -> None:
+    """Let the public names of a room say `distribute_async` as their module, for reprs, pickles and the reference.
+
+    Each room does so as it is imported, which is before anything can be made of its classes. The annotations of a class
+    are text, which `typing.get_type_hints` looks up in the module that the class names: so they become types first.
+    """
+    # The face imports this module, and is to cost next to nothing.
+    import inspect  # noqa: PLC0415
+    from typing import get_type_hints  # noqa: PLC0415
+
+    for name, module in MODULES.items():
+        if module.startswith(f"{room}."):
+            made = getattr(import_module(module), name)
+            if isinstance(made, type):
+                types = get_type_hints(made, include_extras=True)
+                made.__annotations__ = {field: types[field] for field in inspect.get_annotations(made)}
+            made.__module__ = "distribute_async"
