@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from distribute_async._policy.faults import RULES, Evidence, Rule
 from tests.faults.matrix import errors_of, showing
+from tests.seams import RULES, Evidence, Rule
 
 project = "distribute-async"
 author = "The distribute-async authors"

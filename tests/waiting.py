@@ -13,6 +13,7 @@ import pytest
 
 from distribute_async import DistributeClient, DistributeError, Pacing
 from tests.misbehaving import Behaviour, MisbehavingServer, good
+from tests.seams import own_session_of, session_of
 
 ID = "0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1"
 OTHER_ID = "4fd6b0a6-6b6c-4a3e-8f1e-0d8f6a1c2b3d"
@@ -124,13 +125,13 @@ def _name(task: asyncio.Task[Any]) -> str:
 
 def connections_in_use(client: DistributeClient) -> int:
     """The connections that a client has taken from its pool."""
-    session = client._session._given or client._session._own
+    session = session_of(client)
     return 0 if session is None else len(connector_of(session)._acquired)
 
 
 def idle_connections(client: DistributeClient) -> int:
     """The open connections that a client keeps in its own pool for its next requests."""
-    session = client._session._own
+    session = own_session_of(client)
     pools = {} if session is None else connector_of(session)._conns
     return sum(protocol.is_connected() for pool in pools.values() for protocol, _ in pool)
 

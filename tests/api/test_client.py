@@ -26,6 +26,7 @@ from distribute_async import (
 )
 from tests import misbehaving as bad
 from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.seams import own_session_of
 from tests.waiting import (
     ID,
     KEY,
@@ -187,7 +188,7 @@ async def test_nothing_is_opened_before_the_first_use() -> None:
         await asyncio.sleep(1)
         assert_nothing_runs(client)
         assert server.connections == 0
-        assert client._session._own is None
+        assert own_session_of(client) is None
         await watch
         assert (server.connections, connections_at(server), connections_in_use(client)) == (1, 1, 0)
         await client.close()

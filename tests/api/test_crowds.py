@@ -7,11 +7,10 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -28,10 +27,10 @@ from distribute_async import (
     Retry,
     WaitTimeoutError,
 )
-from distribute_async._engine.http import Answer, Session
 from distribute_async.emulator import Emulator, fault
 from tests import misbehaving as bad
 from tests.misbehaving import Behaviour, MisbehavingServer, good
+from tests.seams import exchanges_answered_by
 from tests.waiting import (
     EVERY_SECOND,
     KEY,
@@ -68,25 +67,19 @@ class Network:
         #: (start, end) of each exchange.
         self.exchanges: list[tuple[float, float]] = []
 
-    async def _post(self) -> Answer | DistributeError:
+    async def _answer(self) -> bytes | DistributeError:
         start = now()
         is_down = DOWN <= start < UP
         await asyncio.sleep(self._hangs if is_down else 0.01)
         self.exchanges.append((start, now()))
         return self._fault if is_down else _ANSWERS[start >= UP]
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def in_place(self) -> AbstractContextManager[None]:
         """The client's exchanges go over this network."""
-
-        async def post(session: Session, path: str, content: bytes, *rest: object) -> Answer | DistributeError:
-            return await self._post()
-
-        with mock.patch.object(Session, "post", post):
-            yield
+        return exchanges_answered_by(self._answer)
 
 
-_ANSWERS = [Answer(200, {}, json.dumps(body(status)).encode()) for status in ("QUEUED", "COMPLETED")]
+_ANSWERS = [json.dumps(body(status)).encode() for status in ("QUEUED", "COMPLETED")]
 
 
 def assert_is_spared(starts: Sequence[float], closed: float) -> Counter[int]:

@@ -22,6 +22,7 @@ from distribute_async import (
     Retry,
 )
 from tests import misbehaving as bad
+from tests import seams
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import (
     ID,
@@ -332,7 +333,7 @@ async def test_the_password_of_a_proxy_is_not_shown(wrong: Any) -> None:
     async with DistributeClient(KEY, base_url="http://127.0.0.1:9", proxy=proxy, retry=Retry(attempts=1)) as client:
         error = await caught(client.fetch(ID), APIConnectionError)
         assert error.reason == "proxy"
-        seen = shown(error) + repr(client) + repr(vars(client)) + repr(vars(client._session))
+        seen = shown(error) + repr(client) + repr(vars(client)) + repr(seams.transport_of(client))
         assert "pa55word" not in seen
         assert "us3r" not in seen
 

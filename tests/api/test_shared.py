@@ -6,7 +6,6 @@ import asyncio
 import gc
 import inspect
 import sys
-import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -28,11 +27,11 @@ from distribute_async import (
     watch,
     watch_many,
 )
-from distribute_async._api import shared as shared_module
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.api.test_crowds import depends_on_task
 from tests.misbehaving import MisbehavingServer
+from tests.seams import has_shared_client, shared_clients
 from tests.waiting import (
     ID,
     KEY,
@@ -60,11 +59,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("DISTRIBUTE_BASE_URL", raising=False)
     yield
     gc.collect()
-    assert [client for client in map(_called, shared_module._clients.values()) if client is not None] == []
-
-
-def _called(reference: weakref.ref[Any]) -> Any:
-    return reference()
+    assert shared_clients() == []
 
 
 @pytest.fixture
@@ -145,7 +140,7 @@ async def test_a_client_may_be_given(emulator: Emulator, client: DistributeClien
     )
     assert results[0] is results[1] is results[2]
     assert (await fetch(task_id, client=client)).text
-    assert asyncio.get_running_loop() not in shared_module._clients
+    assert not has_shared_client(asyncio.get_running_loop())
     hasty = DistributeClient(emulator.api_key, base_url=emulator.base_url, timeout=2)
     began = now()
     await caught(watch(emulator.add_task([(0, "QUEUED")]), client=hasty), WaitTimeoutError)

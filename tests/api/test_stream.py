@@ -8,12 +8,10 @@ import json
 import sys
 import uuid
 import weakref
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import count, pairwise
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -37,11 +35,11 @@ from distribute_async import (
     Transition,
     WaitTimeoutError,
 )
-from distribute_async._engine.http import Answer, Session
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
 from tests.api.test_crowds import depends_on_task
 from tests.misbehaving import MisbehavingServer, good
+from tests.seams import exchanges_answered_by, live_subscriptions
 from tests.waiting import (
     EVERY_SECOND,
     KEY,
@@ -958,25 +956,21 @@ async def test_what_has_ended_leaves_nothing_behind() -> None:
     """Of an endless supply only the window is kept."""
     finished = json.dumps(body("COMPLETED")).encode()
 
-    async def post(session: Session, path: str, content: bytes, *rest: object) -> Answer:
+    async def answer() -> bytes:
         await asyncio.sleep(0.1)
-        return Answer(200, {}, finished)
+        return finished
 
     def supply() -> Iterator[str]:
         for n in range(20_000):
             yield f"{n:08x}-0000-4000-8000-000000000000"
 
-    def tracks() -> int:
-        gc.collect()
-        return Counter(type(it).__name__ for it in gc.get_objects())["Track"]
-
-    before, sizes = tracks(), []
-    with mock.patch.object(Session, "post", post):
+    before, sizes = live_subscriptions(), []
+    with exchanges_answered_by(answer):
         async with DistributeClient(KEY, base_url="https://service.example", pacing=RARELY) as client:
             done = 0
             async for _ in client.as_completed(supply(), window=1_000):
                 done += 1
                 if done % 5_000 == 0:
-                    sizes.append(tracks())
+                    sizes.append(live_subscriptions())
     assert done == 20_000
     assert max(sizes) - before <= 1_000

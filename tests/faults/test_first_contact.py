@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from distribute_async import APIConnectionError, Retry
-from distribute_async._policy.faults import Action
 from tests import misbehaving as bad
 from tests.faults.cases import ID, QUEUED, Case, Stage, assert_is_of, cases, caught, new_client, now
 from tests.misbehaving import MisbehavingServer
+from tests.seams import Action, address_of
 from tests.waiting import ids
 
 
@@ -22,7 +22,7 @@ async def test_a_wrong_address_is_told_soon(case: Case, stage: Stage) -> None:
         began = now()
         error = await caught(scene.client.wait_for_result(ID))
         assert case.lasts + 10.0 - 0.001 <= now() - began <= case.lasts + 12.1
-        address = scene.client._session.address
+        address = address_of(scene.client)
     assert_is_of(case, error)
     assert error.attempts >= 3
     assert address in str(error)

@@ -18,10 +18,10 @@ from distribute_async import (
     Retry,
     SubmitUncertainError,
 )
-from distribute_async._policy.faults import RULES
 from tests import misbehaving as bad
 from tests.faults.matrix import shows
 from tests.misbehaving import MisbehavingServer
+from tests.seams import RULES
 from tests.waiting import ID, assert_nothing_runs, assert_silence, body, caught, new_client, now, says
 
 CHAT: dict[str, Any] = {"model": "a-model", "messages": [{"role": "user", "content": "Hello!"}]}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 from attrs import evolve
 
-from distribute_async._engine.http import Session
+from tests.seams import watched_exchanges
 from tests.soak.__main__ import ROUNDS, Sample, growth, soak
 
 REST = Sample(memory=60 << 20, blocks=200_000, descriptors=11, tasks=1)
@@ -19,19 +18,17 @@ async def test_a_short_soak() -> None:
     assert await soak(seconds=5, users=200, seed=1, is_told=False) == []
 
 
-async def test_a_leaked_descriptor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_leaked_descriptor_is_found() -> None:
     """One descriptor that is left open, among hundreds of exchanges, is found even by a short soak."""
     leaked: list[int] = []
-    post = Session.post
 
-    async def leaking(*of: Any) -> Any:
+    def leak() -> None:
         if not leaked:
             leaked.append(os.open(os.devnull, os.O_RDONLY))
-        return await post(*of)
 
-    monkeypatch.setattr(Session, "post", leaking)
     try:
-        wrong = await soak(seconds=1.2, users=50, seed=1, is_told=False)
+        with watched_exchanges(leak):
+            wrong = await soak(seconds=1.2, users=50, seed=1, is_told=False)
     finally:
         os.close(leaked[0])
     assert wrong[:ROUNDS] == [f"round {n} left behind: 0 asyncio tasks, 1 descriptors" for n in range(1, ROUNDS + 1)]
