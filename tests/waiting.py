@@ -144,7 +144,7 @@ def connector_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
 
 def connections_at(server: MisbehavingServer) -> int:
     """The connections that are open at a server."""
-    return len(server._tasks)
+    return len(server.tasks)
 
 
 def assert_nothing_runs(client: DistributeClient, but: Collection[asyncio.Future[Any]] = ()) -> None:

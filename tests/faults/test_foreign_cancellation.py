@@ -129,7 +129,7 @@ async def test_a_wait_outlives_the_cancellation_of_everything_around_it() -> Non
     async with MisbehavingServer(bad.silence(), *says("COMPLETED")) as server, new_client(server.url) as client:
         waiting = asyncio.create_task(client.wait_for_result(ID))
         await asyncio.sleep(0.5)
-        for task in asyncio.all_tasks() - {asyncio.current_task(), waiting} - server._tasks:
+        for task in asyncio.all_tasks() - {asyncio.current_task(), waiting} - server.tasks:
             task.cancel()
         assert (await waiting).text == "the answer"
         assert len(server.requests) == 2
