@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import distribute_async
+from tests.mutants import MODULES
 
 PACKAGE = Path(distribute_async.__file__).parent
 ROOT = PACKAGE.parent
@@ -218,6 +219,13 @@ def test_every_test_says_what_must_hold(module: Path) -> None:
     ]
     assert [node.name for node in tests if not (ast.get_docstring(node) or "").endswith(".")] == []
     assert [node.name for node in tests if any(isinstance(part, ast.Return) for part in own_parts(node))] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_mutants_are_made_of_what_there_is(module: str) -> None:
+    """Each module that is judged by its mutants exists, and so do the tests that judge it."""
+    places = [PACKAGE / f"{module.replace('.', '/')}.py", *(TESTS / test for test in MODULES[module].tests)]
+    assert [place for place in places if not place.exists()] == []
 
 
 def own_parts(function: ast.AST) -> Iterator[ast.AST]:
