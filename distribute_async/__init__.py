@@ -7,7 +7,8 @@ TYPE_CHECKING = False  # type checkers take it for true; importing `typing` woul
 if TYPE_CHECKING:
     from distribute_async._api.client import DistributeClient
     from distribute_async._api.shared import as_completed, fetch, wait_for_result, watch, watch_many
-    from distribute_async._api.stream import Progress, TaskStream
+    from distribute_async._api.stream import TaskStream
+    from distribute_async._api.stream_state import Progress
     from distribute_async._api.watch import Watch
     from distribute_async._engine.files import File, ImageResult, SpeechResult
     from distribute_async._engine.observer import ObservedEnding, ObservedExchange, ObservedWait, Observer, Stats

@@ -23,7 +23,8 @@ MODULES = {
         "_engine.observer": "ObservedEnding ObservedExchange ObservedWait Observer Stats",
         "_api.client": "DistributeClient Tasks",
         "_api.shared": "as_completed fetch wait_for_result watch watch_many",
-        "_api.stream": "Progress TaskStream",
+        "_api.stream": "TaskStream",
+        "_api.stream_state": "Progress",
         "_api.watch": "Watch",
     }.items()
     for name in names.split()

@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sphinx.pycode import ModuleAnalyzer
 
-from distribute_async._policy.faults import RULES, HealthSignal, Rule
 from distribute_async._public import MODULES
 from tests.faults.matrix import errors_of, showing
+from tests.seams import RULES, HealthSignal, Rule
 
 project = "distribute-async"
 author = "The distribute-async authors"

@@ -79,6 +79,11 @@ class MisbehavingServer:
         self._server: asyncio.Server | None = None
 
     @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The asyncio tasks that serve its open connections."""
+        return set(self._tasks)
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return self._port

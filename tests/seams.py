@@ -16,21 +16,36 @@ from weakref import WeakSet
 
 import aiohttp
 
-from distribute_async import DistributeClient, DistributeError, Watch
+from distribute_async import ChatResult, DistributeClient, DistributeError, Watch
 from distribute_async._api import shared
 from distribute_async._api.client import Tasks
+from distribute_async._engine import exchanges
 from distribute_async._engine.engine import Engine
 from distribute_async._engine.http import HttpSession, Response
 from distribute_async._engine.kinds import CHAT, Kind
 from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Exchange, Subscription
-from distribute_async._policy.faults import Fault, Reply
+from distribute_async._policy.faults import (
+    RULES,
+    UNUSABLE,
+    Action,
+    Fault,
+    HealthSignal,
+    Reply,
+    Rule,
+    pause_of,
+    rule_for,
+)
+from distribute_async._wire import codec
 from distribute_async._wire.codec import status_error
 
 ResponseOrError = Response | DistributeError
 MaySend = Callable[[], bool]
 #: Sends a request over a socket.
 Send = Callable[[MaySend], Awaitable[ResponseOrError]]
+# The fault table is a pure value, which tests read as it is.
+__all__ = ["RULES", "UNUSABLE", "Action", "HealthSignal", "Rule", "pause_of", "rule_for"]
+
 #: What stands in for the network: (path, body, may_send) → a response, or the error that it came to.
 Transport = Callable[[str, bytes, MaySend], Awaitable[ResponseOrError]]
 
@@ -196,3 +211,28 @@ def shared_engines() -> list[Engine]:
 def has_shared_engine(loop: object) -> bool:
     """Whether the module-level functions were ever used on a loop."""
     return loop in shared._engines
+
+
+# The codec.
+
+
+def decoded(status_code: int, headers: Mapping[str, str], body: bytes) -> ChatResult | DistributeError:
+    """What the codec makes of a response to the poll of a chat task."""
+    return codec.decode(status_code, headers, body, ChatResult)
+
+
+def is_using_orjson() -> bool:
+    """Whether the codec reads JSON with orjson. It looks for orjson once, and keeps to what it found."""
+    return codec._orjson_loads() is not None
+
+
+def clear_json_choice() -> None:
+    """Make the codec look for orjson again."""
+    codec._orjson_loads.cache_clear()
+
+
+@contextmanager
+def decoding_raises(error: type[Exception]) -> Iterator[None]:
+    """In this context the codec breaks with `error`, as it would by a mistake in the library."""
+    with mock.patch.object(exchanges, "decode", side_effect=error):
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,26 @@ import pytest
 
 import distribute_async
 from distribute_async._public import MODULES
+from tests import mutants
 
 PACKAGE = Path(distribute_async.__file__).parent
+ROOT = PACKAGE.parent
+TESTS = Path(__file__).parent
 
 # The rooms of the core, from the ground up. A module may import modules of its own room, and of those below it.
 ROOMS = ["_wire", "_policy", "_engine", "_api"]
 #: What is built on the core.
 OUTSIDE = ["cli", "integrations", "testing", "emulator"]
+#: The rooms whose private modules have tests of their own, in folders of the same names.
+TESTED_FROM_INSIDE = ["wire", "policy", "engine"]
+#: Others that may name private modules: the judge of the random runs reads the fault table, and the test of the public
+#: names checks that no private path shows.
+REACHING_IN = ["machine", "test_public_names.py"]
+#: What uses the public names only.
+BUILT_ON_THE_CORE = [
+    *(f"distribute_async/{room}/**/*.py" for room in ["cli", "integrations", "testing"]),
+    *("_distribute_async_pytest.py", "examples/**/*.py", "docs/conf.py"),
+]
 #: Rooms of pure values and decisions: no socket, no clock, no event loop.
 PURE = ["_wire", "_policy"]
 
@@ -38,13 +52,34 @@ TENANTS = {
 
 
 def imported(module: Path) -> set[str]:
+    """The dotted names of what a module imports, wherever in it; of `from a import b` both `a` and `a.b`."""
     names = set()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
+            base = ".".join(filter(None, [*package_of(module, node.level), node.module]))
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names
+
+
+def package_of(module: Path, level: int) -> tuple[str, ...]:
+    """What the dots of a relative import stand for; nothing for an absolute one."""
+    return module.relative_to(ROOT).parts[:-level] if level else ()
+
+
+def private_names(module: Path) -> set[str]:
+    """The private rooms of the core that a module imports from, or names in a text, such as a path to patch."""
+    texts = {
+        node.value
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return {
+        name
+        for text in texts | imported(module)
+        for name in re.findall(rf"\bdistribute_async\.(?:{'|'.join(ROOMS)})\b", text)
+    }
 
 
 def room_of(name: str) -> str:
@@ -87,7 +122,8 @@ def test_the_public_face_imports_the_core_alone() -> None:
     """`__init__` re-exports names of the core's rooms, and of nothing that is built on it."""
     assert {room_of(name) for name in imported(PACKAGE / "__init__.py")} - {"importlib"} == {*ROOMS, "_public"}
     assert {room_of(module) for module in MODULES.values()} == set(ROOMS)
-    assert imported(PACKAGE / "_public.py") == {"importlib", "inspect", "typing"}
+    tops = {name.partition(".")[0] for name in imported(PACKAGE / "_public.py")}
+    assert tops == {"importlib", "inspect", "typing"}
 
 
 def test_type_checkers_see_what_is_there_at_run_time() -> None:
@@ -123,16 +159,12 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
     assert foreign == set()
 
 
-@pytest.mark.parametrize("room", ["cli", "integrations", "testing"])
-def test_what_is_built_on_the_core_uses_the_public_face_only(room: str) -> None:
+@pytest.mark.parametrize("pattern", BUILT_ON_THE_CORE)
+def test_what_is_built_on_the_core_uses_the_public_face_only(pattern: str) -> None:
     """What is built on the core gets along with what every user has."""
-    private = {
-        name
-        for module in (PACKAGE / room).rglob("*.py")
-        for name in imported(module)
-        if name.startswith("distribute_async._")
-    }
-    assert private == set()
+    modules = [*ROOT.glob(pattern)]
+    assert modules
+    assert {name for module in modules for name in private_names(module)} == set()
 
 
 def test_all_is_what_the_design_names() -> None:
@@ -187,7 +219,25 @@ def test_importing_the_library_loads_no_extra() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda module: module.stem)
+def modules_of_tests() -> list[Path]:
+    return sorted(TESTS.rglob("*.py"))
+
+
+def name_in_tests(module: Path) -> str:
+    return module.relative_to(TESTS).with_suffix("").as_posix()
+
+
+def may_reach_in(module: Path) -> bool:
+    return module.relative_to(TESTS).parts[0] in {"seams.py", *TESTED_FROM_INSIDE, *REACHING_IN}
+
+
+@pytest.mark.parametrize("module", [it for it in modules_of_tests() if not may_reach_in(it)], ids=name_in_tests)
+def test_private_modules_are_reached_through_the_seams(module: Path) -> None:
+    """Apart from the tests of the rooms, `tests/seams.py` alone knows what lies where in the library."""
+    assert private_names(module) == set()
+
+
+@pytest.mark.parametrize("module", modules_of_tests(), ids=name_in_tests)
 def test_every_test_says_what_must_hold(module: Path) -> None:
     """A test's docstring is one sentence, and no test returns before it has shown that it holds."""
     tests = [
@@ -197,6 +247,13 @@ def test_every_test_says_what_must_hold(module: Path) -> None:
     ]
     assert [node.name for node in tests if not (ast.get_docstring(node) or "").endswith(".")] == []
     assert [node.name for node in tests if any(isinstance(part, ast.Return) for part in own_parts(node))] == []
+
+
+@pytest.mark.parametrize("module", mutants.MODULES)
+def test_mutants_are_made_of_what_there_is(module: str) -> None:
+    """Each module that is judged by its mutants exists, and so do the tests that judge it."""
+    places = [PACKAGE / f"{module.replace('.', '/')}.py", *(TESTS / test for test in mutants.MODULES[module].tests)]
+    assert [place for place in places if not place.exists()] == []
 
 
 def own_parts(function: ast.AST) -> Iterator[ast.AST]:

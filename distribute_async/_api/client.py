@@ -12,7 +12,8 @@ import aiohttp
 
 from distribute_async._api.client_state import ClientState
 from distribute_async._api.id_source import Ids
-from distribute_async._api.stream import WINDOW, Changes, Completions, TaskStream
+from distribute_async._api.stream import Changes, Completions, TaskStream
+from distribute_async._api.stream_state import WINDOW
 from distribute_async._api.wait import Wait
 from distribute_async._api.watch import Watch
 from distribute_async._engine.credentials import secret, secret_key

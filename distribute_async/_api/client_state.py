@@ -18,9 +18,9 @@ from distribute_async._engine.observer import Observer, Stats
 from distribute_async._engine.subscription import closed
 from distribute_async._engine.telemetry import ObserverTelemetry, Telemetry
 from distribute_async._policy.adaptive import LearnedPacing, PacingMemory
+from distribute_async._policy.attempts import RequestPolicy
 from distribute_async._policy.pacing import Pacing, retry_steps
 from distribute_async._policy.settings import DEFAULT_TIMEOUT, Limits, Retry
-from distribute_async._policy.task_state import RequestPolicy
 from distribute_async._policy.throttle import Throttle
 from distribute_async._wire.arguments import DEFAULT, Default, is_number, wait_timeout
 from distribute_async._wire.errors import ConfigurationError

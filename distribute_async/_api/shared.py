@@ -15,7 +15,8 @@ import weakref
 from distribute_async._api.client import DistributeClient
 from distribute_async._api.client_state import ClientState
 from distribute_async._api.id_source import Ids
-from distribute_async._api.stream import WINDOW, Changes, Completions, TaskStream
+from distribute_async._api.stream import Changes, Completions, TaskStream
+from distribute_async._api.stream_state import WINDOW
 from distribute_async._api.wait import Wait
 from distribute_async._api.watch import Watch
 from distribute_async._engine.address import BASE_URL_VARIABLE

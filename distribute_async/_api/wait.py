@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from distribute_async._engine.engine import Engine
 from distribute_async._engine.subscription import Subscription, closed
 from distribute_async._engine.telemetry import Span
-from distribute_async._policy.task_state import Prior
+from distribute_async._policy.attempts import Prior
 from distribute_async._wire.errors import DistributeError, TaskFailedError
 from distribute_async._wire.models import TaskResult
 

@@ -18,7 +18,8 @@ from distribute_async._engine.observer import Stats
 from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Subscription, Waiter, closed
 from distribute_async._engine.telemetry import Telemetry
-from distribute_async._policy.task_state import FetchState, RequestPolicy, SubmissionState, TaskState
+from distribute_async._policy.attempts import RequestPolicy
+from distribute_async._policy.task_state import FetchState, SubmissionState, TaskState
 from distribute_async._policy.throttle import Throttle
 from distribute_async._wire.errors import ConfigurationError
 

@@ -18,10 +18,11 @@ from distribute_async._engine.schedule import Schedule
 from distribute_async._engine.subscription import Exchange, Subscription, Waiter, closed
 from distribute_async._engine.subscription_states import Event, State
 from distribute_async._engine.telemetry import Telemetry
+from distribute_async._policy.attempts import RequestPolicy
 from distribute_async._policy.fair_queue import FairQueue
 from distribute_async._policy.faults import Fault, Good, HealthSignal, Reply
 from distribute_async._policy.health import ServiceHealth
-from distribute_async._policy.task_state import RequestPolicy, SubmissionState, TaskState
+from distribute_async._policy.task_state import SubmissionState, TaskState
 from distribute_async._policy.throttle import OutageBegan, OutageEnded, Throttle
 from distribute_async._wire.errors import DistributeError
 

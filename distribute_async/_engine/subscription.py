@@ -13,9 +13,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from distribute_async._engine.kinds import Endpoint
 from distribute_async._engine.schedule import Entry
 from distribute_async._engine.subscription_states import TRANSITIONS, Event, State
+from distribute_async._policy.attempts import Wait
 from distribute_async._policy.fair_queue import Priority
 from distribute_async._policy.faults import Fault, Reply
-from distribute_async._policy.task_state import Lifecycle, Wait
+from distribute_async._policy.task_state import Lifecycle
 from distribute_async._wire.errors import ClientClosedError, DistributeError
 from distribute_async._wire.models import Transition
 

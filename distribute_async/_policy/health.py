@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from distribute_async._policy.attempts import Patience, RequestPolicy
 from distribute_async._policy.faults import Action, Fault, HealthSignal, Reply
-from distribute_async._policy.task_state import Patience, RequestPolicy
 from distribute_async._wire.errors import APIConnectionError, APIStatusError, DistributeError
 
 #: The last poll before a deadline starts at least so many seconds ahead of it.

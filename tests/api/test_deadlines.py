@@ -32,6 +32,7 @@ from tests.waiting import (
     assert_nothing_runs,
     body,
     caught,
+    connections_at,
     ids,
     listed,
     new_client,
@@ -242,11 +243,11 @@ async def test_an_exchange_is_cut_at_the_deadline_unless_shared() -> None:
         assert now() == pytest.approx(1.0, abs=0.05)
         await asyncio.sleep(1)
         assert not waits[1].done()
-        assert len(server._tasks) == 1
+        assert connections_at(server) == 1
         await caught(waits[1], WaitTimeoutError)
         assert now() == pytest.approx(3.0, abs=0.05)
         await turns(10)
-        assert len(server._tasks) == 0
+        assert connections_at(server) == 0
         assert len(server.requests) == 1
 
 

@@ -253,7 +253,7 @@ async def test_a_context_that_does_not_verify_is_refused() -> None:
     lax, nameless = ssl.create_default_context(), ssl.create_default_context()
     lax.check_hostname = nameless.check_hostname = False
     lax.verify_mode = ssl.CERT_NONE
-    for context in (lax, nameless, ssl._create_unverified_context()):
+    for context in (lax, nameless, ssl._create_unverified_context()):  # noqa: SLF001 - of the standard library
         with pytest.raises(ConfigurationError, match="ssl_context must verify"):
             DistributeClient(KEY, ssl_context=context)
     DistributeClient(KEY, ssl_context=ssl.create_default_context())

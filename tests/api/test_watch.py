@@ -19,9 +19,9 @@ from distribute_async import (
     TaskStatus,
     WaitTimeoutError,
 )
-from distribute_async._engine import exchanges
 from distribute_async.emulator import Emulator
 from tests import misbehaving as bad
+from tests import seams
 from tests.misbehaving import MisbehavingServer
 from tests.waiting import ID, assert_nothing_runs, body, caught, listed, new_client, now, says
 
@@ -199,21 +199,14 @@ async def test_what_the_library_does_not_know_passes_through() -> None:
 
 
 @pytest.mark.looptime
-async def test_a_mistake_of_the_library_hangs_nobody(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_mistake_of_the_library_hangs_nobody(caplog: pytest.LogCaptureFixture) -> None:
     """Should the library itself break within an exchange, that is a fault like others, and is logged."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(exchanges, "decode", broken)
     async with MisbehavingServer(*says("COMPLETED")) as server, new_client(server.url) as client:
-        error = await caught(client.fetch(ID), APIConnectionError)
+        with seams.decoding_raises(ZeroDivisionError):
+            error = await caught(client.fetch(ID), APIConnectionError)
         assert (error.reason, error.attempts) == ("unexpected", 3)
         assert "ZeroDivisionError" in str(error)
         assert [record.levelname for record in caplog.records if record.name == "distribute_async"] == ["ERROR"] * 3
-        monkeypatch.undo()
         assert (await client.wait_for_result(ID)).text == "the answer"
 
 

@@ -13,10 +13,11 @@ from distribute_async._engine.kinds import CHAT
 from distribute_async._engine.subscription import FEW_WAITERS, Exchange, Subscription
 from distribute_async._engine.subscription_states import TRANSITIONS, Event, State
 from distribute_async._policy.adaptive import PacingMemory
+from distribute_async._policy.attempts import RequestPolicy
 from distribute_async._policy.fair_queue import Priority
 from distribute_async._policy.faults import Fault
 from distribute_async._policy.pacing import retry_steps
-from distribute_async._policy.task_state import FetchState, Lifecycle, RequestPolicy, SubmissionState, TaskState
+from distribute_async._policy.task_state import FetchState, Lifecycle, SubmissionState, TaskState
 
 POLICY = RequestPolicy(Pacing(), Retry(), retry_steps(Retry()), PacingMemory(Pacing()))
 

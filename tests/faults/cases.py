@@ -28,9 +28,9 @@ from distribute_async import (
     PermissionDeniedError,
     RateLimitError,
 )
-from distribute_async._policy.faults import RULES, Action, Rule
 from tests import misbehaving as bad
 from tests.misbehaving import Behaviour, Greeting, MisbehavingServer
+from tests.seams import RULES, Action, Rule
 
 ID = "0b7dbd53-71f5-4d2b-9c0e-4dd3a2f7d6f1"
 OTHER_ID = "4fd6b0a6-6b6c-4a3e-8f1e-0d8f6a1c2b3d"

@@ -10,8 +10,8 @@ from types import FunctionType
 import pytest
 
 from distribute_async import DistributeError
-from distribute_async._policy.faults import Rule
 from tests.faults.cases import CASES, rule_of
+from tests.seams import Rule
 
 
 def shows(rule: Rule, *errors: type[DistributeError]) -> pytest.MarkDecorator:

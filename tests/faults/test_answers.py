@@ -19,10 +19,10 @@ from distribute_async import (
     RateLimitError,
     Retry,
 )
-from distribute_async._policy.faults import RULES
 from tests import misbehaving as bad
 from tests.faults.cases import BODY, ID, caught, new_client, now, rule_of, task
 from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.seams import RULES
 
 
 @pytest.mark.looptime

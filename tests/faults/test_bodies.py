@@ -24,12 +24,12 @@ from distribute_async import (
     RateLimitError,
     Retry,
 )
-from distribute_async._policy.faults import Action
 from tests import misbehaving as bad
 from tests.faults.cases import ID, caught, new_client, rule_of
 from tests.fuzz import bodies as made
 from tests.fuzz.oracle import JSON_PATHS, JsonPath, reading_json_with
 from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.seams import Action
 
 #: Requests of a wait to a service that gives nothing else, by what the fault table says; backing off goes on.
 ANSWERS = {Action.END: {1}, Action.MALFORMED: {3}, Action.BACK_OFF: {6, 7, 8}}

@@ -21,11 +21,11 @@ from distribute_async import (
     DistributeError,
     Retry,
 )
-from distribute_async._policy.faults import UNUSABLE
 from tests import misbehaving as bad
 from tests.faults.cases import BODY, GOOD, HTML, ID, OTHER_ID, QUEUED, caught, new_client, rule_of, task
 from tests.faults.matrix import shows
 from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.seams import UNUSABLE
 
 
 @shows(rule_of("stale"), APIConnectionError)

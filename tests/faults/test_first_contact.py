@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from distribute_async import APIConnectionError, Retry
-from distribute_async._policy.faults import Action
 from tests import misbehaving as bad
 from tests import seams
 from tests.faults.cases import ID, QUEUED, Case, Stage, assert_is_of, cases, caught, new_client, now
 from tests.misbehaving import MisbehavingServer
+from tests.seams import Action
 from tests.waiting import ids
 
 

@@ -18,10 +18,10 @@ from distribute_async import (
     Retry,
     SubmitUncertainError,
 )
-from distribute_async._policy.faults import RULES
 from tests import misbehaving as bad
 from tests.faults.matrix import shows
 from tests.misbehaving import MisbehavingServer
+from tests.seams import RULES
 from tests.waiting import ID, assert_nothing_runs, assert_silence, body, caught, new_client, now, says
 
 CHAT: dict[str, Any] = {"model": "a-model", "messages": [{"role": "user", "content": "Hello!"}]}
@@ -129,7 +129,7 @@ async def test_a_wait_outlives_the_cancellation_of_everything_around_it() -> Non
     async with MisbehavingServer(bad.silence(), *says("COMPLETED")) as server, new_client(server.url) as client:
         waiting = asyncio.create_task(client.wait_for_result(ID))
         await asyncio.sleep(0.5)
-        for task in asyncio.all_tasks() - {asyncio.current_task(), waiting} - server._tasks:
+        for task in asyncio.all_tasks() - {asyncio.current_task(), waiting} - server.tasks:
             task.cancel()
         assert (await waiting).text == "the answer"
         assert len(server.requests) == 2

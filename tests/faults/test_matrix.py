@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from distribute_async import APIResponseValidationError, NotFoundError, Retry, TaskStatus
-from distribute_async._policy.faults import RULES, Action, Rule
 from tests import misbehaving as bad
 from tests.faults.cases import (
     GOOD,
@@ -25,6 +24,7 @@ from tests.faults.cases import (
 )
 from tests.faults.matrix import showing
 from tests.misbehaving import Behaviour, MisbehavingServer
+from tests.seams import RULES, Action, Rule
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.fault)

@@ -10,11 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from distribute_async import APIStatusError, ChatResult
-from distribute_async._policy.faults import RULES, pause_of, rule_for
-from distribute_async._wire.codec import _orjson_loads, decode
-from distribute_async._wire.errors import DistributeError
+from distribute_async import APIStatusError, ChatResult, DistributeError
 from tests.fuzz.corpus import unpacked
+from tests.seams import RULES, clear_json_choice, decoded, is_using_orjson, pause_of, rule_for
 
 JsonPath = Literal["orjson", "standard library"]
 JSON_PATHS: tuple[JsonPath, ...] = ("orjson", "standard library")
@@ -28,16 +26,16 @@ def reading_json_with(path: JsonPath) -> Iterator[None]:
     hidden = sys.modules.get("orjson")
     if path == "standard library":
         sys.modules["orjson"] = None  # type: ignore[assignment]  # makes the import fail
-    _orjson_loads.cache_clear()
+    clear_json_choice()
     try:
-        assert (_orjson_loads() is None) == (path == "standard library")
+        assert is_using_orjson() == (path == "orjson")
         yield
     finally:
         if hidden is None:
             sys.modules.pop("orjson", None)
         else:
             sys.modules["orjson"] = hidden
-        _orjson_loads.cache_clear()
+        clear_json_choice()
 
 
 def heard(status_code: int, headers: Mapping[str, str], body: bytes) -> Heard:
@@ -45,7 +43,7 @@ def heard(status_code: int, headers: Mapping[str, str], body: bytes) -> Heard:
     by_path = []
     for path in JSON_PATHS:
         with reading_json_with(path):
-            by_path.append(decode(status_code, headers, body, ChatResult))
+            by_path.append(decoded(status_code, headers, body))
     for one in by_path:
         if isinstance(one, ChatResult):
             assert status_code == 200
@@ -58,7 +56,7 @@ def heard(status_code: int, headers: Mapping[str, str], body: bytes) -> Heard:
 
 def _check_model(model: ChatResult) -> None:
     wire = json.dumps(model.to_dict(), allow_nan=False)
-    again = decode(200, {}, wire.encode(), ChatResult)
+    again = decoded(200, {}, wire.encode())
     assert isinstance(again, ChatResult)
     assert json.dumps(again.to_dict()) == wire
     assert again == model

@@ -152,7 +152,7 @@ async def test_no_timer_is_left(emulator: Emulator, make_client: MakeClient, mak
         async with site.events(task_id) as source:
             await source.all()
         await asyncio.sleep(0.2)
-        rooms = [str(timer._callback.__module__) for timer in timers()]  # type: ignore[attr-defined]
+        rooms = [str(timer._callback.__module__) for timer in timers()]  # type: ignore[attr-defined]  # noqa: SLF001
         assert [room for room in rooms if room.startswith("distribute_async.integrations")] == []
 
 

@@ -32,7 +32,7 @@ def following() -> list[asyncio.Task[Any]]:
     return [
         task
         for task in asyncio.all_tasks()
-        if getattr(task.get_coro(), "__qualname__", "") == _feeds.Feed._follow.__qualname__
+        if getattr(task.get_coro(), "__qualname__", "") == _feeds.Feed._follow.__qualname__  # noqa: SLF001
     ]
 
 

@@ -104,7 +104,7 @@ def test_the_field_that_is_not_right_is_named(
         parameter = "messages"
 
     row = FieldError, (HTTPStatus(status), "Words of ours.")
-    monkeypatch.setattr(_problems, "_PROBLEMS", [row, *_problems._PROBLEMS])
+    monkeypatch.setattr(_problems, "_PROBLEMS", [row, *_problems._PROBLEMS])  # noqa: SLF001
     told = problem_of(FieldError(SECRET)).to_dict()
     assert {name: told[name] for name in told.keys() & {"parameter"}} == named
     assert (told["status"], told["detail"]) == (status, "Words of ours.")

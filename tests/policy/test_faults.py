@@ -16,6 +16,7 @@ from distribute_async import (
     Retry,
 )
 from distribute_async._policy.adaptive import PacingMemory
+from distribute_async._policy.attempts import RequestPolicy
 from distribute_async._policy.faults import (
     RULES,
     UNUSABLE,
@@ -26,7 +27,7 @@ from distribute_async._policy.faults import (
     rule_for,
 )
 from distribute_async._policy.pacing import retry_steps
-from distribute_async._policy.task_state import RequestPolicy, SubmissionState
+from distribute_async._policy.task_state import SubmissionState
 from distribute_async._wire.codec import status_error_type
 
 REASONS = {

@@ -28,16 +28,10 @@ from distribute_async import (
     WaitTimeoutError,
 )
 from distribute_async._policy.adaptive import PacingMemory
+from distribute_async._policy.attempts import Patience, RequestPolicy
 from distribute_async._policy.faults import Fault, rule_for
 from distribute_async._policy.pacing import Steps, retry_steps
-from distribute_async._policy.task_state import (
-    FetchState,
-    Lifecycle,
-    Patience,
-    RequestPolicy,
-    SubmissionState,
-    TaskState,
-)
+from distribute_async._policy.task_state import FetchState, Lifecycle, SubmissionState, TaskState
 from distribute_async._wire.errors import DistributeError
 from distribute_async._wire.models import Created
 
