@@ -101,14 +101,14 @@ async def test_the_command_says_what_to_install(command: list[str], installed: I
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(installed: Installed) -> None:
-    """The wheel has every module, the marker of its types and the licence; no tests, documentation or caches."""
+    """The wheel has every module, the marker of its types and the licence, and brings no other name to import."""
     with zipfile.ZipFile(installed.wheel) as wheel:
         names = set(wheel.namelist())
     files = [path for path in (ROOT / "distribute_async").rglob("*") if path.is_file()]
     sources = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
-    sources.add("_distribute_async_pytest.py")  # what pytest loads
     assert "distribute_async/py.typed" in sources
     assert {name for name in names if not name.partition("/")[0].endswith(".dist-info")} == sources
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"distribute_async"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -44,7 +44,9 @@ import sys
 
 def test_the_plugin_costs_nothing(pytestconfig):
     assert pytestconfig.pluginmanager.has_plugin("distribute_async.testing")
-    assert not {"distribute_async", "aiohttp", "attrs", "cattrs"} & sys.modules.keys()
+    ours = {name for name in sys.modules if name.partition(".")[0] == "distribute_async"}
+    assert ours == {"distribute_async", "distribute_async.testing"}
+    assert not {"aiohttp", "attr", "attrs", "backoff", "cattrs"} & sys.modules.keys()
 """
 
 
@@ -56,7 +58,7 @@ def test_a_project_that_only_installs_the_wheel(environment: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("how", ["by its entry point", "by a conftest too", "by an option too"])
 def test_a_project_that_does_not_use_it(how: str, environment: Path, tmp_path: Path) -> None:
-    """Nothing of the library is imported before a test asks for a fixture, however the plugin is named."""
+    """Before a test asks for a fixture, only the package and the plugin are imported, however the plugin is named."""
     files = {"test_it.py": UNUSED}
     if how == "by a conftest too":
         files["conftest.py"] = "pytest_plugins = ['distribute_async.testing']\n"
