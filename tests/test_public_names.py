@@ -187,6 +187,25 @@ def test_a_public_name_is_never_a_module() -> None:
     assert run(program).strip() == "True True"
 
 
+def test_threads_may_ask_for_names_at_once() -> None:
+    """Each of many threads that ask for different names first, and at the same time, gets its own, public by then."""
+    program = """if True:
+        import sys, threading
+        import distribute_async
+        sys.setswitchinterval(1e-5)
+        begin = threading.Barrier(len(distribute_async.__all__))
+        def ask(name):
+            begin.wait()
+            said.append(getattr(distribute_async, name).__module__)
+        said = []
+        threads = [threading.Thread(target=ask, args=(name,)) for name in distribute_async.__all__]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print({*said}, len(said) - len(threads))
+    """
+    assert run(program).strip() == "{'distribute_async'} 0"
+
+
 def test_what_needs_no_client_is_had_without_one() -> None:
     """The values and errors, for a service that only stores and reads results, come without the HTTP library."""
     program = (
