@@ -50,6 +50,9 @@ def publish(room: str) -> None:
                 types = get_type_hints(made, include_extras=True)
                 made.__annotations__ = {field: types[field] for field in inspect.get_annotations(made)}
             made.__module__ = "distribute_async"
+            # A line of the other module. Python 3.13 drops it with the name of that, but not for an enumeration.
+            if "__firstlineno__" in vars(made):
+                delattr(made, "__firstlineno__")
 
 
 def find(name: str) -> object:

@@ -84,6 +84,8 @@ def test_the_annotations_of_a_public_name_are_found(name: str) -> None:
         assert inspect.getsource(function)
     if isinstance(made, type):
         assert hints.keys() >= inspect.get_annotations(made).keys()
+        with suppress(OSError):  # the source of a class is looked for in the face, and not shown
+            assert f"class {name}" in inspect.getsource(made)
         with suppress(ValueError):  # of builtins' constructors, such as those of errors, there is no signature
             assert inspect.signature(made)
     else:
