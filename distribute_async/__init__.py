@@ -105,13 +105,11 @@ __all__ = [
 if not TYPE_CHECKING:  # or a type checker would take any name for a public one
 
     def __getattr__(name: str) -> object:
-        from importlib import import_module  # noqa: PLC0415
-
-        from distribute_async._public import MODULES  # noqa: PLC0415
+        from distribute_async._public import MODULES, find  # noqa: PLC0415
 
         if name not in MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(MODULES[name]), name)
+        value = globals()[name] = find(name)
         return value
 
     def __dir__() -> list[str]:

@@ -2,6 +2,9 @@
 
 from importlib import import_module
 
+#: From the ground up.
+ROOMS = ("_wire", "_policy", "_engine", "_api")
+
 #: The module of each public name: what `__all__` has, and the types that public signatures and bases name besides.
 MODULES = {
     name: f"distribute_async.{module}"
@@ -48,3 +51,20 @@ def publish(room: str) -> None:
                 types = get_type_hints(made, include_extras=True)
                 made.__annotations__ = {field: types[field] for field in inspect.get_annotations(made)}
             made.__module__ = "distribute_async"
+            # A line of the other module. Python 3.13 drops it with the name of that, but not for an enumeration.
+            if "__firstlineno__" in vars(made):
+                delattr(made, "__firstlineno__")
+
+
+def find(name: str) -> object:
+    """What has a public name. Raises `KeyError` where nothing has.
+
+    Two threads may do so at once. One that imports a module waits for its room, and one that imports the room waits for
+    the module: so all begin with the rooms, in one order.
+    """
+    module = MODULES[name]
+    for room in ROOMS:
+        import_module(f"distribute_async.{room}")
+        if module.startswith(f"distribute_async.{room}."):
+            break
+    return getattr(import_module(module), name)

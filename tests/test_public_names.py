@@ -84,6 +84,8 @@ def test_the_annotations_of_a_public_name_are_found(name: str) -> None:
         assert inspect.getsource(function)
     if isinstance(made, type):
         assert hints.keys() >= inspect.get_annotations(made).keys()
+        with suppress(OSError):  # the source of a class is looked for in the face, and not shown
+            assert f"class {name}" in inspect.getsource(made)
         with suppress(ValueError):  # of builtins' constructors, such as those of errors, there is no signature
             assert inspect.signature(made)
     else:
@@ -185,6 +187,25 @@ def test_a_public_name_is_never_a_module() -> None:
     assert {module.name for module in pkgutil.iter_modules(distribute_async.__path__)}.isdisjoint(MODULES)
     program = "import distribute_async._api.watch, distribute_async as d; print(callable(d.watch), callable(d.fetch))"
     assert run(program).strip() == "True True"
+
+
+def test_threads_may_ask_for_names_at_once() -> None:
+    """Each of many threads that ask for different names first, and at the same time, gets its own, public by then."""
+    program = """if True:
+        import sys, threading
+        import distribute_async
+        sys.setswitchinterval(1e-5)
+        begin = threading.Barrier(len(distribute_async.__all__))
+        def ask(name):
+            begin.wait()
+            said.append(getattr(distribute_async, name).__module__)
+        said = []
+        threads = [threading.Thread(target=ask, args=(name,)) for name in distribute_async.__all__]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print({*said}, len(said) - len(threads))
+    """
+    assert run(program).strip() == "{'distribute_async'} 0"
 
 
 def test_what_needs_no_client_is_had_without_one() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from distribute_async._engine.kinds import Endpoint
@@ -26,6 +27,8 @@ T = TypeVar("T")
 HISTORY = 1_000
 #: Waiters of one subscription that are searched one by one; more are kept in a dict.
 FEW_WAITERS = 16
+#: Transitions of one subscription that are kept in a tuple.
+FEW_TRANSITIONS = 8
 
 
 class Waiter(Wait, Protocol):
@@ -106,8 +109,8 @@ class Subscription(Generic[T]):
         self.endpoint = endpoint
         self.lifecycle = lifecycle
         self.state = State.IDLE
-        #: In the order of coming. Nearly always one, which a list keeps in half the room; but there may be thousands.
-        self.waiters: list[Waiter] | dict[Waiter, None] = []
+        #: In the order of coming. Nearly always one, which a tuple keeps in least room; but there may be thousands.
+        self.waiters: tuple[Waiter, ...] | dict[Waiter, None] = ()
         #: No waiter's deadline is earlier than this.
         self.deadline = math.inf
         #: The exchange under way, while IN_FLIGHT or CUTTING, or OVER before it has ended.
@@ -117,7 +120,8 @@ class Subscription(Generic[T]):
         self.has_led = False
         #: Of the last good response's body: an equal one is not decoded again. (64 bits, keyed by the interpreter.)
         self.digest: int | None = None
-        self.history: list[Transition[Any]] = []
+        #: A tuple while there are few, as for most tasks, because that takes least room.
+        self.history: tuple[Transition[Any], ...] | list[Transition[Any]] = ()
         #: Transitions that are no longer in `history`.
         self.forgotten = 0
         #: Its place in the schedule.
@@ -154,7 +158,7 @@ class Subscription(Generic[T]):
         if isinstance(self.waiters, dict):
             self.waiters[waiter] = None
         elif len(self.waiters) < FEW_WAITERS:
-            self.waiters = [*self.waiters, waiter]  # without room to spare: there may be ten thousand such lists
+            self.waiters = (*self.waiters, waiter)
         else:
             self.waiters = {**dict.fromkeys(self.waiters), waiter: None}
         self.deadline = min(self.deadline, waiter.deadline)
@@ -163,8 +167,8 @@ class Subscription(Generic[T]):
         """`waiter` waits here no longer, if it did."""
         if isinstance(self.waiters, dict):
             self.waiters.pop(waiter, None)
-        elif waiter in self.waiters:
-            self.waiters.remove(waiter)
+        else:
+            self.waiters = tuple(other for other in self.waiters if other is not waiter)
 
     def refuse(self, waiter: Waiter, error: DistributeError) -> None:
         """This wait alone ends in this error, or in what that means for the lifecycle."""
@@ -265,15 +269,17 @@ class Subscription(Generic[T]):
 
     def add(self, transition: Transition[Any]) -> None:
         """Keep a transition; drop the oldest ones, a hundred at a time, once there are too many."""
-        if not self.history:
-            self.history = [transition]  # without room to spare, as a list that is appended to has: most keep one
+        if isinstance(self.history, tuple):
+            self.history = (*self.history, transition)
+            if len(self.history) == FEW_TRANSITIONS:
+                self.history = list(self.history)
             return
         self.history.append(transition)
         if len(self.history) >= HISTORY + 100:
             del self.history[:100]
             self.forgotten += 100
 
-    def since(self, cursor: int) -> list[Transition[Any]]:
+    def since(self, cursor: int) -> Sequence[Transition[Any]]:
         """The transitions after the first `cursor` ones, as far as they are kept."""
         return self.history[max(0, cursor - self.forgotten) :]
 

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from distribute_async import APIStatusError, ChatResult, DistributeError, File, Watch
-from distribute_async.cli._follow import FAILED, OK, TIMED_OUT, Followed, Result, follow, tell_nothing
+from distribute_async.cli._codes import FAILED, OK, TIMED_OUT
+from distribute_async.cli._follow import Followed, Result, follow, tell_nothing
 from distribute_async.cli._save import save
 from distribute_async.cli._view import follow_on_screen, is_screen, new_console
 from distribute_async.cli._words import answer_text, error_words, harmless, json_line, note, one_line, say

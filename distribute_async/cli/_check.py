@@ -25,7 +25,7 @@ from distribute_async import (
     Retry,
     WaitTimeoutError,
 )
-from distribute_async.cli._follow import OK, TROUBLE
+from distribute_async.cli._codes import OK, TROUBLE
 from distribute_async.cli._service import KEY_VARIABLE, SERVICE, URL_VARIABLE, new_client, perform, service_options
 from distribute_async.cli._words import note, one_line, say, tell_error
 

@@ -1,20 +1,28 @@
-"""The group of commands, and how the program ends. Used by `main` alone."""
+"""The group of commands, and how the program ends. Used by `main` alone.
+
+A command's module is imported when that command is asked for: `--version` needs neither the library nor rich.
+"""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
-from distribute_async.cli._check import check
-from distribute_async.cli._follow import INTERRUPTED, OK, PIPE_CLOSED, TROUBLE
-from distribute_async.cli._local import demo, emulator
-from distribute_async.cli._result import result
+from distribute_async.cli._codes import INTERRUPTED, OK, PIPE_CLOSED, TROUBLE
 from distribute_async.cli._streams import OutputError
-from distribute_async.cli._submit import submit
-from distribute_async.cli._wait import wait
-from distribute_async.cli._watch import watch
-from distribute_async.cli._words import note
+
+#: The commands in the order of use, and the module of each.
+COMMANDS = {
+    "submit": "_submit",
+    "result": "_result",
+    "watch": "_watch",
+    "wait": "_wait",
+    "check": "_check",
+    "emulator": "_local",
+    "demo": "_local",
+}
 
 EPILOG = """
 \b
@@ -68,7 +76,7 @@ def _output_ended(error: BaseException) -> int:
         error = error.exceptions[0]
     if isinstance(error, OutputError) and error.is_unread:
         return PIPE_CLOSED
-    note(f"Error: can't write to standard output: {error}")
+    print(f"Error: can't write to standard output: {error}", file=sys.stderr)
     return TROUBLE
 
 
@@ -77,7 +85,14 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Their names in the order of use."""
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"distribute_async.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return command
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,7 +108,3 @@ def cli() -> None:
       distribute-async check
       distribute-async submit --wait "Why is the sky blue?"
     """
-
-
-for command in (submit, result, watch, wait, check, emulator, demo):
-    cli.add_command(command)

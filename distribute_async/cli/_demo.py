@@ -16,7 +16,8 @@ from rich.text import Text
 
 from distribute_async import DistributeClient, Pacing, Retry, TaskFailedError, Transition
 from distribute_async.cli._cast import Fate, fates
-from distribute_async.cli._follow import OK, TROUBLE, Followed, follow
+from distribute_async.cli._codes import OK, TROUBLE
+from distribute_async.cli._follow import Followed, follow
 from distribute_async.cli._view import follow_on_screen, is_screen, latest_text, new_console, path_text
 from distribute_async.cli._words import error_words, one_line, say
 from distribute_async.emulator import Emulator

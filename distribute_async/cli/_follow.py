@@ -1,4 +1,4 @@
-"""Following several tasks at once, and what came of each; the exit codes. Used by all commands; drawn by `_view`."""
+"""Following several tasks at once, and what came of each. Used by all commands; drawn by `_view`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ from distribute_async import (
     WaitTimeoutError,
     Watch,
 )
-
-# The exit codes.
-OK, TROUBLE, USAGE, FAILED, TIMED_OUT = range(5)
-UNCERTAIN = 6
-SIGNALLED = 128  # and the signal's number: what a shell reports for a program that a signal ended
-INTERRUPTED = SIGNALLED + 2
-PIPE_CLOSED = SIGNALLED + 13
+from distribute_async.cli._codes import FAILED, OK, TIMED_OUT, TROUBLE, UNCERTAIN, USAGE
 
 # From the best outcome to the worst: of several tasks, the worst decides.
 _RANKS = (OK, TIMED_OUT, FAILED, TROUBLE, USAGE)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 import click
 
-from distribute_async.cli._follow import OK
+from distribute_async.cli._codes import OK
 from distribute_async.cli._service import KEY_VARIABLE, URL_VARIABLE, Number, on_signals, perform
 from distribute_async.cli._words import note, one_line, say
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from distribute_async.cli._answers import awaited, deliver
-from distribute_async.cli._follow import TIMED_OUT
+from distribute_async.cli._codes import TIMED_OUT
 from distribute_async.cli._service import hint, kind_option, new_client, perform, service_options, task_id, writable
 
 

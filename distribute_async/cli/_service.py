@@ -19,7 +19,8 @@ from click.core import ParameterSource
 
 import distribute_async
 from distribute_async import ConfigurationError, DistributeClient, DistributeError, InvalidTaskIdError
-from distribute_async.cli._follow import SIGNALLED, TIMED_OUT, exit_code
+from distribute_async.cli._codes import SIGNALLED, TIMED_OUT
+from distribute_async.cli._follow import exit_code
 from distribute_async.cli._save import check_writable
 from distribute_async.cli._streams import OutputError
 from distribute_async.cli._words import error_words, note, tell_error

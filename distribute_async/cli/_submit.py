@@ -12,7 +12,7 @@ import click
 
 from distribute_async import ChatRequest, ImageRequest, SpeechRequest
 from distribute_async.cli._answers import awaited, deliver
-from distribute_async.cli._follow import OK, SIGNALLED, UNCERTAIN
+from distribute_async.cli._codes import OK, SIGNALLED, UNCERTAIN
 from distribute_async.cli._service import (
     BYTE_ORDER_MARK,
     STDIN,

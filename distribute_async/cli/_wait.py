@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from distribute_async import DistributeError, Outcome, Progress, TaskFailedError
-from distribute_async.cli._follow import TIMED_OUT, TROUBLE, exit_code, worst
+from distribute_async.cli._codes import TIMED_OUT, TROUBLE
+from distribute_async.cli._follow import exit_code, worst
 from distribute_async.cli._service import (
     BYTE_ORDER_MARK,
     STDIN,

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from distribute_async import Transition
-from distribute_async.cli._follow import TIMED_OUT, Followed, exit_code, follow, worst
+from distribute_async.cli._codes import TIMED_OUT
+from distribute_async.cli._follow import Followed, exit_code, follow, worst
 from distribute_async.cli._service import hint, kind_option, new_client, perform, service_options, task_id
 from distribute_async.cli._view import follow_on_screen, is_screen, new_console
 from distribute_async.cli._words import change_line, json_line, outcome_object, say, tell_error, transition_object

@@ -19,7 +19,12 @@ from distribute_async.cli._commands import cli
 from distribute_async.emulator import Emulator
 from tests.cli.conftest import API_KEY, DONE, Command, Done
 
-COMMANDS: dict[str | None, click.Command] = dict([(None, cli), *cli.commands.items()])
+CONTEXT = click.Context(cli)
+COMMANDS: dict[str | None, click.Command] = {None: cli}
+for command_name in cli.list_commands(CONTEXT):
+    found = cli.get_command(CONTEXT, command_name)
+    assert found is not None
+    COMMANDS[command_name] = found
 
 
 def help_of(name: str | None) -> str:

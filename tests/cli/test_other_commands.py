@@ -244,3 +244,18 @@ async def test_the_version(command: Command) -> None:
     """`--version` names the program and the installed version."""
     done = await command("--version")
     assert (done.code, done.out) == (0, f"distribute-async, version {version('distribute-async')}\n")
+
+
+def test_the_version_needs_no_library() -> None:
+    """`--version` imports what shows it, and neither the library nor rich."""
+    program = """if True:
+        import sys
+        from distribute_async.cli import main
+        sys.argv = ["distribute-async", "--version"]
+        try:
+            main()
+        finally:
+            print({"aiohttp", "attrs", "cattrs", "rich"} & sys.modules.keys())
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["set()"]
