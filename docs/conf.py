@@ -12,7 +12,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 from distribute_async._public import MODULES
 from tests.faults.matrix import errors_of, showing
-from tests.seams import RULES, HealthSignal, Rule
+from tests.seams import RULES, TRANSITIONS, HealthSignal, Rule
 
 project = "distribute-async"
 author = "The distribute-async authors"
@@ -80,7 +80,19 @@ def _tests(rule: Rule) -> str:
 
 _HEAD = "| fault | error, with its reason or code | what the wait does | outage |\n|---|---|---|---|\n"
 
+
+def _states() -> str:
+    rows = [
+        f"| `{state.name}` | {state.value} | "
+        + "<br>".join(f"{event.value}: `{after.name}`" for event, after in row.items())
+        + " |"
+        for state, row in TRANSITIONS.items()
+    ]
+    return "\n".join(["| state | what it means | event: next state |", "|---|---|---|", *rows])
+
+
 myst_substitutions = {
+    "subscription_states": _states(),
     "fault_matrix": _HEAD + "\n".join(map(_row, RULES)),
     "fault_tests": "\n\n".join(map(_tests, RULES)),
 }

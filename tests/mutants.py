@@ -67,7 +67,7 @@ MODULES = {
     "_policy.health": Judged(["policy/test_health.py"], 94.0),
     "_wire.codec": Judged(["wire/test_codec.py", "wire/test_models.py"], 93.9),
     "_engine.schedule": Judged(_WAITING, 90.0, is_asynchronous=True),
-    "_engine.subscription": Judged(["engine/test_subscription.py"], 90.0),
+    "_engine.subscription": Judged(["engine/test_subscription.py"], 90.0, is_asynchronous=True),
     "_engine.exchanges": Judged(_FOLLOWING, 90.0, is_asynchronous=True),
     "_engine.poller": Judged(_FOLLOWING, 90.0, is_asynchronous=True),
 }
@@ -238,7 +238,7 @@ def _load_libraries() -> None:
         importlib.import_module(library)
     pytest.main([*_PYTEST, "--noconftest", "--collect-only", str(_HERE / "spec")])  # loads the plugins, finds nothing
     rooms = ("distribute_async._wire", "distribute_async._policy", "distribute_async._engine", "distribute_async._api")
-    assert not any(name.startswith(rooms) for name in sys.modules)  # a mutant takes a module's place as that is imported
+    assert not any(name.startswith(rooms) for name in sys.modules)  # a mutant replaces one
     gc.freeze()  # what is loaded now stays: no mutant has to look through it
 
 

@@ -25,6 +25,7 @@ from distribute_async._engine.http import HttpSession, Response
 from distribute_async._engine.kinds import CHAT, Kind
 from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Exchange, Subscription
+from distribute_async._engine.subscription_states import TRANSITIONS
 from distribute_async._policy.faults import (
     RULES,
     UNUSABLE,
@@ -43,8 +44,8 @@ ResponseOrError = Response | DistributeError
 MaySend = Callable[[], bool]
 #: Sends a request over a socket.
 Send = Callable[[MaySend], Awaitable[ResponseOrError]]
-# The fault table is a pure value, which tests read as it is.
-__all__ = ["RULES", "UNUSABLE", "Action", "HealthSignal", "Rule", "pause_of", "rule_for"]
+# The fault table and that of a subscription's states are pure values, which tests and documentation read as they are.
+__all__ = ["RULES", "TRANSITIONS", "UNUSABLE", "Action", "HealthSignal", "Rule", "pause_of", "rule_for"]
 
 #: What stands in for the network: (path, body, may_send) → a response, or the error that it came to.
 Transport = Callable[[str, bytes, MaySend], Awaitable[ResponseOrError]]

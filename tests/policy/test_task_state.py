@@ -255,6 +255,40 @@ def test_time_without_a_reader_moves_the_clocks() -> None:
     assert fail_for(state, [reader], APIConnectionError("x"), 1010.0) == [reader]
 
 
+def test_a_wait_that_begins_first_has_nothing_before_it() -> None:
+    """Before any fault, and without time in which nobody waited, a wait has nothing to know of."""
+    attempts = new_state().attempts
+    assert attempts.so_far(5.0) == (0, 0.0)
+    attempts.suspend(6.0)
+    assert attempts.so_far(8.5) == (0, 2.5)
+    attempts.resume(9.0)
+    assert attempts.so_far(20.0) == (0, 3.0)
+    attempts.suspend(20.0)
+    attempts.resume(24.0)
+    assert attempts.so_far(30.0) == (0, 7.0)
+
+
+def test_a_wait_that_begins_after_faults_knows_their_number() -> None:
+    """What failed before a wait began is known to it, and counted on."""
+    state = new_state()
+    fail(state, APIConnectionError("x"), 1.0)
+    assert state.attempts.so_far(2.0) == (1, 0.0)
+    answered(state, answer("QUEUED"), 3.0)
+    fail(state, APIConnectionError("x"), 4.0)
+    assert state.attempts.so_far(5.0) == (2, 0.0)
+
+
+def test_time_away_moves_the_first_fault() -> None:
+    """`max_outage` counts from the first fault, without the time in which nobody waited."""
+    state, reader = new_state(retry=Retry(max_outage=10)), Reader()
+    for now in (3.0, 4.0, 5.0):
+        assert fail_for(state, [reader], APIConnectionError("x"), now) == []
+    state.attempts.suspend(6.0)
+    state.resume(1006.0)
+    ended = {now: fail_for(state, [reader], APIConnectionError("x"), now) for now in (1007.0, 1012.9, 1013.0)}
+    assert ended == {1007.0: [], 1012.9: [], 1013.0: [reader]}
+
+
 def test_time_away_moves_the_beginning_of_a_wait_too() -> None:
     """A wait that began while polls failed has all of its time, however long nobody was there in between."""
     state, first = new_state(retry=Retry(max_outage=10)), Reader()
@@ -265,8 +299,8 @@ def test_time_away_moves_the_beginning_of_a_wait_too() -> None:
     state.resume(3.0)
     state.attempts.suspend(4.0)
     state.resume(104.0)
-    ended = {now: fail_for(state, [late], APIConnectionError("x"), now) for now in (105.0, 112.9, 113.0)}
-    assert ended == {105.0: [], 112.9: [], 113.0: [late]}
+    ended = {now: fail_for(state, [late], APIConnectionError("x"), now) for now in (105.0, 106.0, 112.9, 113.0)}
+    assert ended == {105.0: [], 106.0: [], 112.9: [], 113.0: [late]}
 
 
 def test_time_without_a_reader_moves_the_grace_and_keeps_the_malformed_count() -> None:
