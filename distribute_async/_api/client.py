@@ -52,7 +52,7 @@ class Tasks(Generic[P, R]):
         default) is for the submission and again for the watch.
 
         The request is sent again, up to `Retry.attempts` times, only where it surely never reached the service
-        (nothing was sent, 429, 503). Where it may have, and no answer tells, that is a `SubmitUncertainError`: nobody
+        (nothing was sent, 429, 503). Where it may have, and no response tells, that is a `SubmitUncertainError`: nobody
         can know whether there is a task now. Other refusals are raised as they are.
         """
         request = self._kind.request_type(*args, **fields)
@@ -85,7 +85,7 @@ class Tasks(Generic[P, R]):
         return await self.watch(task_id, timeout=timeout)
 
     async def fetch(self, task_id: str | uuid.UUID, *, timeout: float | Default | None = DEFAULT) -> R:
-        """One poll: how the task stands now, whatever its status; the answer is never older than the call.
+        """One poll: how the task stands now, whatever its status; the response is never older than the call.
 
         Transient faults are tried again, `Retry.attempts` times in all; then the last one is raised. A 404 raises
         `NotFoundError` at once. `timeout` (seconds, None for none; the client's by default) covers all attempts
@@ -162,16 +162,16 @@ class DistributeClient:
     - `pacing`, `retry`, `limits`: see `Pacing`, `Retry`, `Limits`.
     - `headers`: sent with each request besides ours.
     - `proxy`: the URL of an HTTP proxy; the environment's is not used. `ssl_context`: to trust a private authority.
-    - `observer`: an `Observer`, told what happens: for telemetry.
+    - `observer`: an `Observer`, which is called with what happens: for telemetry.
 
     Raises `ConfigurationError` for what can't work; nothing is sent or opened before the first call.
     """
 
     #: Chat tasks, which the client's own methods are short for.
     chat = TasksOf(CHAT)
-    #: Tasks that make pictures.
+    #: Image tasks.
     images = TasksOf(IMAGES)
-    #: Tasks that speak.
+    #: Audio tasks.
     speech = TasksOf(SPEECH)
 
     def __init__(

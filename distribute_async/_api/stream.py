@@ -73,7 +73,7 @@ class Changes(StreamState[R, Transition[R]]):
 
     def _add_end(self, task_id: str, subscription: Subscription[R] | None, error: DistributeError | None) -> None:
         if error is None or isinstance(error, TaskFailedError):
-            return  # the last transition has told it
+            return  # the last transition says so
         change: Transition[R] = Transition(
             task_id=task_id,
             previous=None if subscription is None else subscription.lifecycle.status,

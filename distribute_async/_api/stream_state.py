@@ -46,7 +46,7 @@ class Progress:
     #: Tasks that ended well, and those that ended in an error of any kind.
     done: int
     failed: int
-    #: Good answers to the client's polls since this stream began, for others beside it too.
+    #: Good responses to the client's polls since this stream began, those for other waits included.
     polls: int
     #: Tasks that ended in a second, on average since this stream began.
     rate: float
@@ -189,7 +189,7 @@ class StreamState(Generic[R, T]):
             await self._suspend(self._engine)
 
     async def _suspend(self, engine: Engine | None) -> None:
-        """Until there may be something to tell, or to take."""
+        """Until there may be an item to yield, or an id to take."""
         self._waker = asyncio.get_running_loop().create_future()
         if engine is not None:
             engine.callers += 1
@@ -254,14 +254,14 @@ class StreamState(Generic[R, T]):
             self._notify()
 
     def _add_changes(self, entry: _Entry[R]) -> None:
-        """Add the transitions that it hasn't told, if they are wanted."""
+        """Add the transitions that it hasn't yielded, if they are wanted."""
         if self.wants_all:
             changes = [as_given(change, entry.task_id) for change in entry.subscription.since(entry.cursor)]
             self._items.extend(cast("list[T]", changes))
             entry.cursor = entry.subscription.seen
 
     def end(self, entry: _Entry[R], error: DistributeError | None) -> None:
-        """It has ended, in this error if any: tell it after what is known, and let go of the task."""
+        """It has ended, in this error if any: add that after what is known, and stop following the task."""
         subscription = entry.subscription
         self._add_changes(entry)
         if error is not None:

@@ -56,7 +56,7 @@ class Exchanges:
         self._context = contextvars.Context()
 
     def start(self, subscription: Subscription[Any], driver: Driver) -> None:
-        """Send the subscription's request; `driver` is told the reply, and is kept only until then."""
+        """Send the subscription's request; `driver` is called with the reply, and is kept only until then."""
         now = self._loop.time()
         is_probe = self._throttle.enter(now)
         exchange = Exchange(subscription, is_probe=is_probe, cut_at=now + self._http.connect_timeout)

@@ -34,7 +34,7 @@ from distribute_async._wire.redaction import Redaction
 
 #: Of a body, read or written at a time; aiohttp unpacks compressed bodies in pieces of at most this size too.
 _PIECE = 1 << 16
-_UNREQUESTED = APIConnectionError("a kept-alive connection held an answer that nobody asked for", "stale")
+_UNREQUESTED = APIConnectionError("a kept-alive connection held a response that nobody requested", "stale")
 
 
 @frozen
@@ -79,7 +79,7 @@ class _Body(Payload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
         self.protocol = getattr(writer, "protocol", None)
         # aiohttp takes what came while the connection was idle (a server's 408 before it closes, a forgery) for the
-        # answer to the next request. (Before Python 3.12 it does so even before it comes here.)
+        # response to the next request. (Before Python 3.12 it does so even before it comes here.)
         self.is_withheld = getattr(self.protocol, "should_close", False) or not self._may_send()
         if self.is_withheld:
             raise _WithheldError
@@ -91,7 +91,7 @@ class HttpSession:
     """Exchanges with the service, over a session of its own (made on first use) or over the caller's.
 
     `connect_timeout` and `exchange_timeout`: seconds within which an exchange is to have a connection, and from then
-    on its whole answer. Waiting for a place in the caller's pool is no fault of the service's, and not counted.
+    on its whole response. Waiting for a place in the caller's pool is no fault of the service's, and not counted.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class HttpSession:
         if self._given is not None:
             return self._given
         if self._own is None:
-            # The gate bounds what is under way, so the pool needs no bound of its own (waiting for it would count as
-            # the exchange's time). No cookies, no proxies or passwords from the environment.
+            # The throttle bounds what is under way, so the pool needs no bound of its own: waiting for it would count
+            # as the exchange's time. No cookies, no proxies or passwords from the environment.
             self._own = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl or True),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -212,7 +212,7 @@ class HttpSession:
                 if size > self._max_body_bytes:
                     response.close()
                     return APIResponseValidationError(
-                        f"the answer is larger than {self._max_body_bytes} bytes (Limits.max_body_bytes)",
+                        f"the response is larger than {self._max_body_bytes} bytes (Limits.max_body_bytes)",
                         "too_large",
                     )
                 pieces.append(piece)
@@ -232,7 +232,7 @@ def connection_fault(error: BaseException, address: str = "the service", *, was_
     if isinstance(error, aiohttp.InvalidURL):
         return ConfigurationError("base_url is no address that can be connected to")
     if isinstance(error, TimeoutError):
-        return APITimeoutError("no answer in time")
+        return APITimeoutError("no response in time")
     if isinstance(
         error,
         ssl.SSLCertVerificationError | aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch,
@@ -241,17 +241,17 @@ def connection_fault(error: BaseException, address: str = "the service", *, was_
             "the service's certificate doesn't verify (for a private authority, pass ssl_context=)",
             "certificate",
         )
-    if was_used and _is_without_answer(error):
-        return APIConnectionError("a kept-alive connection was closed before the answer", "stale")
+    if was_used and _is_without_response(error):
+        return APIConnectionError("a kept-alive connection was closed before the response", "stale")
     for kind, message, reason in _FAULTS:
         if isinstance(error, kind):
             return APIConnectionError(message.format(address=address), reason)
     return APIConnectionError(f"the exchange broke with {type(error).__name__}", "unexpected")
 
 
-def _is_without_answer(error: BaseException) -> bool:
+def _is_without_response(error: BaseException) -> bool:
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        # Where part of an answer came, `message` is that part.
+        # Where part of a response came, `message` is that part.
         return isinstance(error.message, str)
     return isinstance(error, ConnectionResetError | BrokenPipeError | aiohttp.ClientOSError) and not isinstance(
         error, aiohttp.ClientConnectorError
@@ -282,9 +282,9 @@ _FAULTS: tuple[tuple[type[BaseException], str, str], ...] = (
         "can't connect to {address}: check base_url, that the service listens there, and firewalls",
         "connect",
     ),
-    (aiohttp.ClientConnectionError, "the connection was lost before the answer", "disconnected"),
-    (aiohttp.ClientPayloadError, "the connection was lost within the answer", "body"),
-    (aiohttp.ClientResponseError, "the answer is no HTTP", "protocol"),
+    (aiohttp.ClientConnectionError, "the connection was lost before the response", "disconnected"),
+    (aiohttp.ClientPayloadError, "the connection was lost within the response", "body"),
+    (aiohttp.ClientResponseError, "the response is not HTTP", "protocol"),
     (aiohttp.ClientError, "the exchange failed", "protocol"),
     (OSError, "the connection broke", "disconnected"),
 )

@@ -58,15 +58,15 @@ class ObservedEnding:
     error: DistributeError | None
     #: Whether it is a create that may have made a task whose id nobody knows; so is one cancelled after it was sent.
     is_uncertain: bool
-    #: The newest answer, None before the first and for a create. It holds what the model said.
+    #: The newest response; None before the first and for a create. It has what the model said.
     result: TaskResult | None
     #: Seconds of loop time since it began.
     elapsed: float
     #: HTTP exchanges counted during this wait, for whichever of the waits on its task.
     attempts: int
-    #: Those of them that brought a good answer.
+    #: Those of them that brought a good response.
     polls: int
-    #: See `ObservedExchange.interval`; of the newest good answer.
+    #: See `ObservedExchange.interval`; of the newest good response.
     interval: float | None
 
 
@@ -82,18 +82,18 @@ class ObservedExchange:
     is_create: bool
     #: Which attempt for this task it was, from 1. One that is repeated at once has the number of its repetition.
     attempt: int
-    #: 200 for a good answer, or an error's code; None where no answer came, or none that the API can mean.
+    #: 200 for a good response, or an error's code; None where none came, or one that the API doesn't promise.
     status_code: int | None
-    #: None for a good answer, else one word: the status code, or the `reason` of `APIConnectionError` or
+    #: None for a good response, else one word: the status code, or the `reason` of `APIConnectionError` or
     #: `APIResponseValidationError`, "cut" where nobody waited for it any longer, "unusable" where nothing was sent.
     fault: str | None
     #: Seconds from its start to its end, waiting for a connection included.
     seconds: float
     #: Whether it was the probe of an outage.
     is_probe: bool
-    #: Whether its answer showed that the task is over. (Never for a fetch, which follows nothing.)
+    #: Whether its response showed that the task is over. (Never for a fetch, which follows nothing.)
     is_last: bool
-    #: Seconds from the start of the good poll before to this good answer; None where there is none. Of the last one
+    #: Seconds from the start of the good poll before to this good response; None without one. Of the last one
     #: it bounds how long the end of the task went unnoticed.
     interval: float | None
 
@@ -111,10 +111,10 @@ class Observer:
         """A wait begins. Called in the context (`contextvars`) of whoever waits, and nothing else here is."""
 
     def wait_moved(self, wait: ObservedWait, transition: Transition[Any]) -> None:
-        """The task has a new status. One that joins others is told the newest known status first."""
+        """The task has a new status. For one that joins others this is called with the newest known status first."""
 
     def wait_ended(self, wait: ObservedWait, ending: ObservedEnding) -> None:
-        """A wait is over; nothing more is told of it."""
+        """A wait is over; no more calls about it follow."""
 
     def exchange_ended(self, exchange: ObservedExchange) -> None:
         """An HTTP exchange is over."""
@@ -127,7 +127,7 @@ class Observer:
         return {}
 
     def paused(self, seconds: float) -> None:
-        """The service asked for a pause, and nothing is sent for so many seconds. One within another isn't told."""
+        """The service asked for a pause: nothing is sent for so many seconds. A pause within another makes no call."""
 
     def outage_began(self) -> None:
         """Too many exchanges in a row failed: from now on one probe at a time is sent."""
@@ -150,7 +150,7 @@ class Stats:
     paused_for: float = 0.0
     #: Seconds since the outage's first failure; None where there is none.
     outage_for: float | None = None
-    #: Good answers to polls so far.
+    #: Good responses to polls so far.
     polls: int = 0
     #: Creates that ended so far: "created", "failed" (surely without a task) and "uncertain" (nobody knows; what is
     #: cancelled or cut after it was sent is that, too).

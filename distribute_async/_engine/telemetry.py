@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Span:
-    """One wait, as the observer is told of it. This one is told of none: the null object.
+    """One wait, reported to the observer. This one reports nothing: the null object.
 
     Used around each suspension (`with`); `end` says how the wait ended.
     """
@@ -224,7 +224,7 @@ class Trace:
 
 
 class ObservedSpan(Span):
-    """A wait that the observer is told of. Its wait alone holds it: one that is dropped before its end was left."""
+    """A wait that is reported to the observer. `Wait` alone refers to it, so that one that is dropped was left."""
 
     __slots__ = (
         "_attempts", "_is_over", "_loop", "_polls", "_subscription", "_suspended", "_telemetry", "_trace", "_wait",
@@ -293,7 +293,7 @@ class ObservedSpan(Span):
     def __del__(self) -> None:
         # The garbage collector may come at any time and in any thread, within a lock of the observer's too.
         if not self._is_over:
-            with suppress(RuntimeError):  # the loop is closed, so there is nobody left to tell
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits on it any longer
                 self._loop.call_soon_threadsafe(self.end, "left")
 
 

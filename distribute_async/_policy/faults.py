@@ -29,7 +29,7 @@ class Action(Enum):
     BACK_OFF = "back off; end after `Retry.max_outage`"
     CONNECT = "back off; end after `Retry.first_contact` while the client has had no response yet, else as above"
     HOLD = "back off; `Retry-After` holds back all requests of the client"
-    GRACE = "back off; end once it was the only answer for `Retry.not_found_grace`"
+    GRACE = "back off; end once it was the only response for `Retry.not_found_grace`"
     MALFORMED = "back off; three in a row end the wait"
     END = "end the wait at once"
 
@@ -66,7 +66,7 @@ _TRANSIENT_4XX = {408, 409, 425}
 _GATEWAY_5XX = {502, 504}
 
 RULES: tuple[Rule, ...] = (
-    # No whole answer came (APIConnectionError, APITimeoutError).
+    # No whole response came (APIConnectionError, APITimeoutError).
     _reason("a kept-alive connection turns out closed, or poisoned", "stale", Action.RETRY_NOW, HealthSignal.DOWN),
     _reason("refused, unreachable, reset while connecting", "connect", Action.CONNECT, HealthSignal.DOWN),
     _reason("no connection within `Limits.connect_timeout`", "connect_timeout", Action.CONNECT, HealthSignal.DOWN),
@@ -74,13 +74,13 @@ RULES: tuple[Rule, ...] = (
     _reason("TLS handshake fails", "tls", Action.CONNECT, HealthSignal.DOWN),
     _reason("the certificate doesn't verify", "certificate", Action.END, HealthSignal.UNCLEAR),
     _reason("the proxy refuses or is unreachable", "proxy", Action.CONNECT, HealthSignal.DOWN),
-    _reason("connection closed or reset before the answer", "disconnected", Action.BACK_OFF, HealthSignal.DOWN),
-    _reason("connection lost within the answer, or a body that can't be read", "body", Action.BACK_OFF, HealthSignal.DOWN),  # noqa: E501
-    _reason("the answer is not HTTP, or its head is too large", "protocol", Action.BACK_OFF, HealthSignal.DOWN),
+    _reason("connection closed or reset before the response", "disconnected", Action.BACK_OFF, HealthSignal.DOWN),
+    _reason("connection lost within the response, or a body that can't be read", "body", Action.BACK_OFF, HealthSignal.DOWN),  # noqa: E501
+    _reason("the response is not HTTP, or its head is too large", "protocol", Action.BACK_OFF, HealthSignal.DOWN),
     _reason("no whole response within `Limits.exchange_timeout`", "timeout", Action.BACK_OFF, HealthSignal.DOWN),
     _reason("something else than the client cancels the exchange", "cancelled", Action.BACK_OFF, HealthSignal.UNCLEAR),
     _reason("anything else that breaks an exchange", "unexpected", Action.BACK_OFF, HealthSignal.UNCLEAR),
-    # An answer with a status code of its own.
+    # A response with a status code of its own.
     _codes("no such task (yet)", {404}, Action.GRACE),
     _codes("a request that came at a bad moment", _TRANSIENT_4XX, Action.BACK_OFF),
     _codes("too many requests", {429}, Action.HOLD),
@@ -89,7 +89,7 @@ RULES: tuple[Rule, ...] = (
     _codes("the service fails", {*range(500, 600)} - _GATEWAY_5XX - {503}, Action.BACK_OFF, HealthSignal.UNCLEAR),
     _codes("a redirect (never followed)", range(300, 400), Action.END),
     _codes("refused for good", {*range(400, 500)} - _TRANSIENT_4XX - {404, 429}, Action.END),
-    # An answer that the API can't mean (APIResponseValidationError).
+    # A response that the API does not promise (APIResponseValidationError).
     _reason("status code 1xx, 2xx but 200, or 600 and above", "code", Action.MALFORMED, HealthSignal.UNCLEAR),
     _reason("empty, HTML, no JSON", "not_json", Action.BACK_OFF, HealthSignal.UNCLEAR),
     _reason("JSON of the wrong shape, non-finite numbers, nested too deeply", "shape", Action.MALFORMED, HealthSignal.UNCLEAR),  # noqa: E501

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -36,7 +37,15 @@ def cheap_collections() -> Iterator[None]:
     gc.unfreeze()
 
 
+#: Runs after which what hypothesis remembers of them is frozen too: it grows, and some runs collect garbage.
+FREEZE_EVERY = 100
+_runs = itertools.count(1)
+
+
 def assert_promises_are_kept(plan: Plan, *, on_sockets: bool = False) -> None:
+    if next(_runs) % FREEZE_EVERY == 0:
+        gc.collect()
+        gc.freeze()
     found = complaints(carried_out(plan, on_sockets=on_sockets))
     assert not found, "\n".join([*found[:10], "", "This script reproduces it:", script(plan, on_sockets=on_sockets)])
 
