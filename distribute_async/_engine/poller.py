@@ -22,7 +22,7 @@ from distribute_async._policy.attempts import RequestPolicy
 from distribute_async._policy.fair_queue import FairQueue
 from distribute_async._policy.faults import Fault, Good, HealthSignal, Reply
 from distribute_async._policy.health import ServiceHealth
-from distribute_async._policy.task_state import SubmissionState, TaskState
+from distribute_async._policy.task_state import SubmissionState
 from distribute_async._policy.throttle import OutageBegan, OutageEnded, Throttle
 from distribute_async._wire.errors import DistributeError
 
@@ -247,8 +247,8 @@ class Poller:
 
     def replied(self, exchange: Exchange, reply: Reply[Any] | None) -> None:
         """An exchange has ended; without a reply it was cut, because nobody waits for it."""
-        exchange.subscription.replied()
         try:
+            exchange.subscription.replied()
             self._conclude(exchange, reply, self._loop.time())
         except Exception as bug:
             self._break(exchange.subscription, bug)
@@ -309,7 +309,7 @@ class Poller:
             self._finish(subscription)
         elif self._throttle.down_since is not None:
             lifecycle.next_request = now  # queue for the probe: in an outage the throttle does the backing off
-        elif isinstance(lifecycle, TaskState):
+        else:
             patience = self._health.patience_for(fault)
             for waiter in lifecycle.out_of_patience(list(subscription.waiters), patience, now):
                 subscription.refuse(waiter, fault.error)

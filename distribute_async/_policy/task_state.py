@@ -91,6 +91,10 @@ class Lifecycle:
         streak = self.attempts.failed(fault, now)
         self._retry(action, now, is_last=action is Action.GRACE or streak.failures >= self.policy.retry.attempts)
 
+    def out_of_patience(self, waits: Iterable[W], patience: Patience, now: float) -> list[W]:  # noqa: ARG002 - see `TaskState`
+        """Which of the waits are over for the faults that they met. None here: `Retry.attempts` is the limit."""
+        return []
+
     def _retry(self, action: Action, now: float, *, is_last: bool) -> None:
         """Plan another attempt after a fault, unless this was the last one or no other can help."""
         streak, retry = self.attempts.streak, self.policy.retry
