@@ -22,6 +22,7 @@ version = release = version_of("distribute-async")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
 html_title = "distribute-async"
 
 default_role = "code"
