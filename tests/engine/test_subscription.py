@@ -10,7 +10,7 @@ import pytest
 
 from distribute_async import APIConnectionError, ChatResult, DistributeError, Pacing, Retry, TaskStatus
 from distribute_async._engine.kinds import CHAT
-from distribute_async._engine.subscription import FEW_WAITERS, Exchange, Subscription
+from distribute_async._engine.subscription import FEW_TRANSITIONS, FEW_WAITERS, HISTORY, Exchange, Subscription, closed
 from distribute_async._engine.subscription_states import TRANSITIONS, Event, State
 from distribute_async._policy.adaptive import PacingMemory
 from distribute_async._policy.attempts import RequestPolicy
@@ -148,6 +148,32 @@ def test_the_reply_to_what_nobody_waits_for_leaves_it_idle() -> None:
     assert subscription.next_event_at(0.05, None) == math.inf
 
 
+def test_a_new_subscription_knows_nothing() -> None:
+    """Before its first waiter nothing was requested, seen or planned."""
+    subscription = Subscription[ChatResult](CHAT.result, TaskState[ChatResult]("task", POLICY, 10.0))
+    assert subscription.state is State.IDLE
+    assert subscription.endpoint is CHAT.result
+    assert (subscription.has_led, subscription.was_polled, subscription.seen) == (False, False, 0)
+    assert (subscription.deadline, len(subscription.waiters)) == (math.inf, 0)
+    assert subscription.has_led is False
+    assert [subscription.exchange, subscription.entry, subscription.digest] == [None, None, None]
+
+
+def test_a_new_exchange_has_no_connection_yet() -> None:
+    """It may use the session from the beginning, and has come to nothing."""
+    subscription = followed(FakeWaiter())
+    exchange = Exchange(subscription, is_probe=True, cut_at=15.0)
+    assert (exchange.subscription, exchange.cut_at) == (subscription, 15.0)
+    assert (exchange.is_probe, exchange.holds_session) == (True, True)
+    assert exchange.has_connection is exchange.is_cut is False
+    assert exchange.cut_fault is exchange.reply is None
+
+
+def test_what_ends_the_waits_of_a_closed_client() -> None:
+    """The error says that the tasks go on."""
+    assert "tasks themselves are untouched" in str(closed())
+
+
 # What is due, and when.
 
 
@@ -178,6 +204,7 @@ def test_a_deadline_gets_one_poll_of_its_own() -> None:
     assert not other.has_led
     other.lifecycle.next_request = 60.0
     assert other.next_request_at(1.0) == 60.0
+    assert other.next_request_at(0.5) == 60.0
     assert other.next_request_at(0.4) == 49.6
 
 
@@ -242,12 +269,13 @@ def test_priorities() -> None:
 # Waiters.
 
 
-@pytest.mark.parametrize("count", [1, FEW_WAITERS, FEW_WAITERS + 1, 3 * FEW_WAITERS])
+@pytest.mark.parametrize("count", [1, 16, 17, 48])
 def test_waiters_come_and_go(count: int) -> None:
     """Each waiter is woken once its deadline has passed, at exactly that time too, and waits no longer then."""
     waiters = [FakeWaiter(deadline=20.0 + n) for n in range(count)]
     subscription = followed(*waiters)
     assert list(subscription.waiters) == waiters
+    assert isinstance(subscription.waiters, dict) == (count > FEW_WAITERS)
     assert subscription.deadline == 20.0
     subscription.expire(19.9)
     assert [waiter.heard for waiter in waiters] == [[]] * count
@@ -320,14 +348,19 @@ def test_the_newest_thousand_transitions_are_kept() -> None:
     """Older ones are dropped a hundred at a time, and a cursor counts them all the same."""
     subscription = followed()
     assert isinstance(subscription.lifecycle, TaskState)
-    for n in range(1_250):
+    kept = {}
+    for n in range(1, 1_251):
         result = ChatResult(status=TaskStatus.QUEUED if n % 2 else TaskStatus.PROCESSING, created=n, model="m")
-        transition = subscription.lifecycle.on_good(result, float(n))
+        transition = subscription.lifecycle.on_good(result, 10.0 + n)
         assert transition is not None
         subscription.add(transition)
+        kept[n] = len(subscription.history)
+        assert isinstance(subscription.history, tuple) == (n < FEW_TRANSITIONS)
+    assert [kept[n] for n in (1, 7, 8, 9, 1_099, 1_100, 1_199, 1_200)] == [1, 7, 8, 9, 1_099, 1_000, 1_099, 1_000]
+    assert (HISTORY, FEW_TRANSITIONS) == (1_000, 8)
     assert subscription.seen == 1_250
     assert (subscription.forgotten, len(subscription.history)) == (200, 1_050)
-    assert [change.elapsed for change in subscription.since(1_248)] == [1_238.0, 1_239.0]
+    assert [change.elapsed for change in subscription.since(1_248)] == [1_249.0, 1_250.0]
     assert len(subscription.since(0)) == 1_050
 
 

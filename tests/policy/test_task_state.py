@@ -223,6 +223,39 @@ def test_a_fetch_ends_after_its_attempts() -> None:
     assert ends == [False, True]
 
 
+def test_a_fetch_ends_at_a_fault_that_stays() -> None:
+    """A refusal ends it at the first attempt, and the third malformed response in a row does, whatever `attempts`."""
+    fetch = new_fetch()
+    fail(fetch, AuthenticationError(401), 0.0)
+    assert fetch.is_over
+    patient = new_fetch(retry=Retry(attempts=9))
+    ends = []
+    for now in (0.0, 1.0, 2.0):
+        fail(patient, BROKEN, now)
+        ends.append(patient.is_over)
+    assert ends == [False, False, True]
+
+
+def test_what_is_a_call() -> None:
+    """A fetch and a submission are waited for as one response; a task is followed for what it comes to."""
+    assert (new_state().is_call, new_fetch().is_call, new_submission().is_call) == (False, True, True)
+    assert (new_state().is_idempotent, new_fetch().is_idempotent) == (True, True)
+
+
+@pytest.mark.parametrize("state", [new_state(), new_fetch()], ids=["task", "fetch"])
+def test_a_wait_that_times_out_says_how_to_go_on(state: Lifecycle) -> None:
+    """The error names the seconds, says that the task goes on, and has the newest fault."""
+    early = state.timed_out(2.5)
+    assert isinstance(early, WaitTimeoutError)
+    assert early.last_error is None
+    assert str(early) == "no end within 2.5 s; the task goes on: to go on waiting, wait for the same id again"
+    fault = APIConnectionError("x")
+    fail(state, fault, 0.0)
+    late = state.timed_out(2.5)
+    assert isinstance(late, WaitTimeoutError)
+    assert late.last_error is fault
+
+
 def test_a_retry_after_counts_only_where_it_may_hold() -> None:
     """A `Retry-After` past the longest, on a code that can't ask for a pause, changes nothing."""
     state, fetch = new_state(), new_fetch(retry=Retry(attempts=1))
