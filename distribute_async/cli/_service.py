@@ -223,7 +223,7 @@ def _going_on(context: click.Context) -> list[str]:
     words = context.command_path.split()
     if command.name == "submit" and group is not None and isinstance(group.command, click.Group):
         # What was submitted needs no second one: from here on it is `result` that waits.
-        command = group.command.commands["result"]
+        command = group.command.get_command(group, "result") or command
         words = [*group.command_path.split(), "result"]
     for option in command.params:
         name = option.name or ""
