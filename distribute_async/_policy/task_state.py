@@ -263,7 +263,7 @@ class SubmissionState(Lifecycle):
             self.result = result.id
             self.is_over = True
         else:
-            self.end(APIResponseValidationError("the id in the answer is no version 4 UUID"))
+            self.end(APIResponseValidationError("the id in the response is no version 4 UUID"))
 
     def on_fault(self, fault: Fault, now: float) -> None:
         """Try again where the request had no effect."""

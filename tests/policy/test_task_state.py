@@ -236,6 +236,46 @@ def test_a_fetch_ends_at_a_fault_that_stays() -> None:
     assert ends == [False, False, True]
 
 
+def test_a_fetch_knows_what_others_knew() -> None:
+    """Its status is what others knew of the task until its own response is there, which is its result and transition."""
+    fetch: FetchState[ChatResult] = FetchState("task", new_policy(), 5.0, TaskStatus.QUEUED)
+    assert (fetch.task_id, fetch.status, fetch.result, fetch.next_request) == ("task", "QUEUED", None, 5.0)
+    assert fetch.request() == b'{"id": "task"}'
+    working = answer("PROCESSING")
+    assert answered(fetch, working, 7.0) == Transition(
+        task_id="task", previous=None, status=TaskStatus.PROCESSING, result=working, elapsed=2.0, polls=1
+    )
+    assert (fetch.status, fetch.result, fetch.is_over, fetch.error) == ("PROCESSING", working, True, None)
+    assert new_fetch().status is None
+
+
+def test_the_letters_of_an_id_may_be_of_either_case() -> None:
+    """What fails is counted once for an id, however it is written, and for each submission by itself."""
+    one: TaskState[ChatResult] = TaskState("AB", new_policy(), 0.0)
+    other: FetchState[ChatResult] = FetchState("ab", new_policy(), 0.0)
+    assert one.key == other.key
+    assert len({new_submission().key, new_submission().key, one.key}) == 3
+
+
+def test_how_a_submission_ends() -> None:
+    """Without an id it is uncertain where a request may have arrived, and failed where none did."""
+    submission = new_submission()
+    assert (submission.task_id, submission.status, submission.result) == (None, None, None)
+    assert (submission.next_request, submission.ending) == (0.0, "failed")
+    assert submission.before_sending()
+    assert submission.ending == "uncertain"
+    submission.on_good(Created(id=GOOD_ID), 1.0)
+    assert submission.ending == "created"
+    refused = new_submission()
+    ended(refused, APIStatusError(400), is_sent=True)
+    assert refused.ending == "failed"
+    unfit = new_submission()
+    unfit.before_sending()
+    unfit.on_good(Created(id="task-1"), 1.0)
+    assert unfit.ending == "uncertain"
+    assert "is no version 4 UUID" in str(unfit.error)
+
+
 def test_what_is_a_call() -> None:
     """A fetch and a submission are waited for as one response; a task is followed for what it comes to."""
     assert (new_state().is_call, new_fetch().is_call, new_submission().is_call) == (False, True, True)
