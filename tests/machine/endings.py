@@ -504,7 +504,7 @@ def _distinct(states: list[_State]) -> list[_State]:
 
 
 #: What an id means that nobody could ask for.
-_NO_ID = APIResponseValidationError("the id in the answer is no version 4 UUID")
+_NO_ID = APIResponseValidationError("the id in the response is no version 4 UUID")
 
 
 def _has_done_nothing(fault: DistributeError) -> bool:

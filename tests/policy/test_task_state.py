@@ -237,7 +237,7 @@ def test_a_fetch_ends_at_a_fault_that_stays() -> None:
 
 
 def test_a_fetch_knows_what_others_knew() -> None:
-    """Its status is what others knew of the task until its own response is there, which is its result and transition."""
+    """Its status is what others knew of the task until its own response comes."""
     fetch: FetchState[ChatResult] = FetchState("task", new_policy(), 5.0, TaskStatus.QUEUED)
     assert (fetch.task_id, fetch.status, fetch.result, fetch.next_request) == ("task", "QUEUED", None, 5.0)
     assert fetch.request() == b'{"id": "task"}'
