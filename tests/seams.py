@@ -156,7 +156,7 @@ def leftovers(engine: Engine) -> dict[str, object]:
     if any(engine._known.values()):
         gc.collect()
     left: dict[str, object] = {name: count for name, count in engine.diagnostics().items() if count}
-    session = engine._http._own
+    session = engine._poller.http._own
     if session is not None and session.connector is not None:
         left["connections in use"] = len(session.connector._acquired)
     return left
@@ -164,7 +164,7 @@ def leftovers(engine: Engine) -> dict[str, object]:
 
 def has_open_session(engine: Engine) -> bool:
     """Whether an engine's own aiohttp session is open."""
-    return engine._http._own is not None
+    return engine._poller.http._own is not None
 
 
 def shared_engine() -> Engine:

@@ -15,6 +15,7 @@ from distribute_async._engine.credentials import Secret, checked_ssl_context, re
 from distribute_async._engine.engine import Engine
 from distribute_async._engine.http import HttpSession
 from distribute_async._engine.observer import Observer, Stats
+from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import closed
 from distribute_async._engine.telemetry import ObserverTelemetry, Telemetry
 from distribute_async._policy.adaptive import LearnedPacing, PacingMemory
@@ -90,9 +91,8 @@ class ClientState:
             raise closed()
         if self.running is None:
             throttle = Throttle(self._limits, self._policy.pacing.jitter)
-            self.running = Engine(
-                self.http, throttle, self._policy, self._telemetry, closes_when_idle=self._closes_when_idle
-            )
+            poller = Poller(self.http, throttle, self._policy, self._telemetry, closes_when_idle=self._closes_when_idle)
+            self.running = Engine(poller)
         return self.running
 
     def seconds(self, timeout: float | Default | None) -> float:

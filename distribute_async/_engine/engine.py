@@ -12,36 +12,22 @@ from collections.abc import Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from distribute_async._engine.http import HttpSession
 from distribute_async._engine.kinds import Endpoint
 from distribute_async._engine.observer import Stats
 from distribute_async._engine.poller import Poller
 from distribute_async._engine.subscription import Subscription, Waiter, closed
-from distribute_async._engine.telemetry import Telemetry
-from distribute_async._policy.attempts import RequestPolicy
 from distribute_async._policy.task_state import FetchState, SubmissionState, TaskState
-from distribute_async._policy.throttle import Throttle
 from distribute_async._wire.errors import ConfigurationError
 
 
 class Engine:
     """All that one client follows."""
 
-    def __init__(
-        self,
-        http: HttpSession,
-        throttle: Throttle,
-        policy: RequestPolicy,
-        telemetry: Telemetry,
-        *,
-        closes_when_idle: bool,
-    ) -> None:
+    def __init__(self, poller: Poller) -> None:
         self._loop = asyncio.get_running_loop()
-        self._http = http
-        self._throttle = throttle
-        self._policy = policy
-        self.telemetry = telemetry
-        self._poller = Poller(http, throttle, policy, telemetry, closes_when_idle=closes_when_idle)
+        self._poller = poller
+        self._policy = poller.policy
+        self.telemetry = poller.telemetry
         #: All ids that somebody refers to, in lower case, by kind of task.
         self._known: dict[Endpoint, WeakValueDictionary[str, Subscription[Any]]] = {}
 
@@ -148,19 +134,19 @@ class Engine:
         Submissions whose request is under way have `grace` seconds to come to their own end.
         """
         await self._poller.close(grace)
-        await self._http.close()
+        await self._poller.http.close()
 
     # What is going on.
 
     def stats(self) -> Stats:
         """What is going on, and what has been."""
         now = self.time()
-        down_since = self._throttle.down_since
+        down_since = self._poller.throttle.down_since
         return Stats(
             waiting=self.callers,
             tasks=self._poller.active_count,
-            exchanges=self._throttle.running,
-            paused_for=self._throttle.paused_for(now),
+            exchanges=self._poller.throttle.running,
+            paused_for=self._poller.throttle.paused_for(now),
             outage_for=None if down_since is None else now - down_since,
             polls=self.telemetry.polls,
             creates=dict(self.telemetry.creates),
@@ -170,4 +156,4 @@ class Engine:
     def diagnostics(self) -> dict[str, int]:
         """How much is held, by what it is; all of it is 0 once nobody waits. For tests and debugging."""
         known = sum(map(len, self._known.values()))
-        return {"known": known, "exchanges": self._throttle.running, **self._poller.diagnostics()}
+        return {"known": known, "exchanges": self._poller.throttle.running, **self._poller.diagnostics()}

@@ -40,10 +40,10 @@ class Poller:
         closes_when_idle: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._http = http
-        self._throttle = throttle
-        self._policy = policy
-        self._telemetry = telemetry
+        self.http = http
+        self.throttle = throttle
+        self.policy = policy
+        self.telemetry = telemetry
         self._closes_when_idle = closes_when_idle
         self._health = ServiceHealth(policy)
         self._exchanges = Exchanges(http, throttle, telemetry)
@@ -74,7 +74,7 @@ class Poller:
         if not self._active:
             self._schedule.disarm()
         if isinstance(subscription.lifecycle, SubmissionState):
-            self._telemetry.submission_ended(subscription, subscription.lifecycle)
+            self.telemetry.submission_ended(subscription, subscription.lifecycle)
         return subscription.left(self._loop.time())
 
     def resume(self, subscriptions: Iterable[Subscription[Any]]) -> None:
@@ -93,7 +93,7 @@ class Poller:
         The connections are closed at once, even if this is cancelled; it returns when their sockets are gone.
         """
         if self._closes_when_idle and not self.callers and not self._exchanges.hold_session:
-            await self._http.close()
+            await self.http.close()
 
     async def close(self, grace: float) -> None:
         """End all waits; see `Engine.close`."""
@@ -143,14 +143,14 @@ class Poller:
         self._plan(subscription)
 
     def _plan(self, subscription: Subscription[Any]) -> None:
-        down_since = self._throttle.down_since
+        down_since = self.throttle.down_since
         outage = None if down_since is None else (down_since, self._health.patience.seconds)
         when = subscription.next_event_at(self._health.lead, outage) if subscription.waiters else math.inf
         self._schedule.put(subscription, when)
 
     def _refuse_hopeless(self, subscription: Subscription[Any], now: float) -> None:
         """End the waits in the queue that an outage has outlasted, and the calls that can't be sent in time."""
-        down_since = self._throttle.down_since
+        down_since = self.throttle.down_since
         if down_since is not None:
             for waiter in subscription.outlasted(down_since, self._health.patience.seconds, now):
                 subscription.refuse(waiter, self._health.last_fault)
@@ -159,10 +159,10 @@ class Poller:
 
     def refuse_before_opening(self, subscription: Subscription[Any], waiters: Iterable[Waiter], now: float) -> None:
         """End those of the waits whose deadline comes before the throttle can let any request through."""
-        closed_until = self._throttle.closed_until(now)
+        closed_until = self.throttle.closed_until(now)
         if closed_until > now:
             for waiter in [waiter for waiter in waiters if waiter.deadline < closed_until]:
-                subscription.refuse(waiter, self._health.why_closed(self._throttle.paused_for(now)))
+                subscription.refuse(waiter, self._health.why_closed(self.throttle.paused_for(now)))
 
     def _attend_queued(self, now: float, before: float = math.inf) -> None:
         """Attend to those in the queue again, or to those of them whose deadline comes before a time."""
@@ -186,7 +186,7 @@ class Poller:
 
         The waits end in an error that names the cause, because no later event would end them.
         """
-        self._telemetry.broke(bug)
+        self.telemetry.broke(bug)
         if subscription.lifecycle.is_over:
             subscription.notify()
         elif isinstance(bug, DistributeError):
@@ -210,7 +210,7 @@ class Poller:
         now = self._loop.time()
         opens_at = math.inf
         while self._queue:
-            opens_at = self._throttle.opens_at(now)
+            opens_at = self.throttle.opens_at(now)
             if opens_at > now:
                 break
             opens_at = math.inf
@@ -223,7 +223,7 @@ class Poller:
 
     def _take_next(self) -> Subscription[Any]:
         """Whose turn it is, taken out of the queue: in an outage one that may be a probe, if there is any."""
-        probe = None if self._throttle.down_since is None else self._queue.take_evenly(_is_idempotent)
+        probe = None if self.throttle.down_since is None else self._queue.take_evenly(_is_idempotent)
         return probe or self._queue.take()
 
     def _send(self, subscription: Subscription[Any], now: float) -> None:
@@ -257,7 +257,7 @@ class Poller:
     def _conclude(self, exchange: Exchange, reply: Reply[Any] | None, now: float) -> None:
         subscription, fault = exchange.subscription, reply if isinstance(reply, Fault) else None
         outage = self._note_outage(exchange, reply, now)
-        self._telemetry.exchange_ended(exchange, reply, now)
+        self.telemetry.exchange_ended(exchange, reply, now)
         has_new_limit = reply is not None and self._health.note(reply, now - subscription.polled_at)
         is_wanted = not (exchange.stands_in or subscription.lifecycle.is_over)
         if fault is not None:
@@ -271,10 +271,10 @@ class Poller:
             self._end(subscription, closed())
         if subscription in self._active:
             self._attend(subscription, now)
-        if isinstance(outage, OutageBegan) or (has_new_limit and self._throttle.down_since is not None):
+        if isinstance(outage, OutageBegan) or (has_new_limit and self.throttle.down_since is not None):
             self._attend_queued(now)
         elif exchange.is_probe:  # the next one comes later: for some that may be too late
-            self._attend_queued(now, before=self._throttle.closed_until(now))
+            self._attend_queued(now, before=self.throttle.closed_until(now))
 
     def _note_outage(
         self, exchange: Exchange, reply: Reply[Any] | None, now: float
@@ -282,11 +282,11 @@ class Poller:
         signal = HealthSignal.CUT if reply is None else reply.signal
         key = PROBE_ID if exchange.stands_in else exchange.subscription.lifecycle.key
         is_crowd = len(self._active) > 1
-        outage = self._throttle.leave(key, signal, now, was_probe=exchange.is_probe, is_crowd=is_crowd)
+        outage = self.throttle.leave(key, signal, now, was_probe=exchange.is_probe, is_crowd=is_crowd)
         if isinstance(outage, OutageBegan):
-            self._telemetry.outage_began()
+            self.telemetry.outage_began()
         elif isinstance(outage, OutageEnded):
-            self._telemetry.outage_ended(outage.seconds)
+            self.telemetry.outage_ended(outage.seconds)
         return outage
 
     def _on_good(self, subscription: Subscription[Any], result: Any, now: float) -> None:
@@ -294,7 +294,7 @@ class Poller:
         transition = lifecycle.on_good(result, now)
         if transition is not None:
             subscription.add(transition)
-            self._telemetry.moved(subscription, transition)
+            self.telemetry.moved(subscription, transition)
         if lifecycle.is_over:
             self._finish(subscription)
         elif transition is not None:
@@ -307,7 +307,7 @@ class Poller:
         lifecycle.on_fault(fault, now)
         if lifecycle.is_over:
             self._finish(subscription)
-        elif self._throttle.down_since is not None:
+        elif self.throttle.down_since is not None:
             lifecycle.next_request = now  # queue for the probe: in an outage the throttle does the backing off
         else:
             patience = self._health.patience_for(fault)
@@ -316,11 +316,11 @@ class Poller:
 
     def _pause(self, subscription: Subscription[Any], fault: Fault, now: float) -> None:
         """The service asks to be left alone: no request of this client until then."""
-        paused_for = self._throttle.paused_for(now)
-        obeyed = min(fault.pause, self._policy.retry.max_retry_after)
-        self._throttle.pause(now + obeyed)
+        paused_for = self.throttle.paused_for(now)
+        obeyed = min(fault.pause, self.policy.retry.max_retry_after)
+        self.throttle.pause(now + obeyed)
         if not paused_for:
-            self._telemetry.paused(fault.pause, obeyed)
+            self.telemetry.paused(fault.pause, obeyed)
         for waiter in subscription.due_before(now + fault.pause):
             subscription.refuse(waiter, fault.error)
         if obeyed > paused_for:
