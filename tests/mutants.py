@@ -237,7 +237,7 @@ def _load_libraries() -> None:
     for library in LIBRARIES:
         importlib.import_module(library)
     pytest.main([*_PYTEST, "--noconftest", "--collect-only", str(_HERE / "spec")])  # loads the plugins, finds nothing
-    rooms = ("distribute_async._wire", "distribute_async._policy", "distribute_async._engine", "distribute_async._api")
+    rooms = tuple(f"distribute_async.{module}" for module in MODULES)
     assert not any(name.startswith(rooms) for name in sys.modules)  # a mutant replaces one
     gc.freeze()  # what is loaded now stays: no mutant has to look through it
 
